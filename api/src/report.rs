@@ -1,0 +1,209 @@
+//! What the admin API tells: the rows of the CLI's tables, and its `--json`. Times are seconds unless the name says otherwise.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{HostId, Mac, NetworkId, TokenId};
+use crate::network::Subnet;
+use crate::roster::Cipher;
+
+/// How this host and its mesh are.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The mesh's name.
+    pub mesh: String,
+    /// This host's name.
+    pub host: String,
+    /// This host's id.
+    pub id: HostId,
+    /// Made the mesh, and decides.
+    pub founder: bool,
+    /// The version of weft.
+    pub version: String,
+    /// Members, this host included.
+    pub hosts: usize,
+    /// Members that can be reached, this host included.
+    pub reachable: usize,
+    /// Members that cannot.
+    pub unreachable: Vec<String>,
+    /// Docker.
+    pub docker: Part,
+    /// The accept rules.
+    pub firewall: Part,
+    /// The kernel's offloads: `all`, or what is missing.
+    pub offloads: Part,
+    /// Who decides, and whether it can be reached.
+    pub controller: Part,
+    /// Further things that are wrong, a sentence each.
+    pub problems: Vec<String>,
+    /// Frames and datagrams dropped since the start, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Seconds since the start.
+    pub uptime: u64,
+}
+
+impl Status {
+    /// Whether anything is wrong: the exit code of `weft status`.
+    #[must_use]
+    pub fn degraded(&self) -> bool {
+        self.reachable < self.hosts
+            || !self.problems.is_empty()
+            || [&self.docker, &self.firewall, &self.controller].iter().any(|p| !p.ok)
+    }
+}
+
+/// The state of one part.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// As it should be.
+    pub ok: bool,
+    /// In words: `ok`, or what is wrong.
+    pub text: String,
+}
+
+/// A member of the mesh.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: HostId,
+    /// The host that answers.
+    pub this: bool,
+    /// Made the mesh.
+    pub founder: bool,
+    /// May sign decisions.
+    pub controller: bool,
+    /// Can be reached.
+    pub reachable: bool,
+    /// Where it says that it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// Containers on weft networks.
+    pub endpoints: usize,
+    /// Its version of weft, if it has said it.
+    pub version: Option<String>,
+}
+
+/// A link to another host.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Link {
+    /// The other host's name.
+    pub host: String,
+    /// Its id.
+    pub id: HostId,
+    /// `up`, `connecting` or `down`.
+    pub state: LinkState,
+    /// What carries it.
+    pub transport: String,
+    /// The other end.
+    pub address: Option<SocketAddr>,
+    /// Round trip of the last probes, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// The largest datagram.
+    pub mtu: Option<u16>,
+    /// What seals it.
+    pub cipher: Option<Cipher>,
+    /// Seconds since its keys were made.
+    pub key_age: Option<u64>,
+    /// Bytes of datagrams sent.
+    pub sent_bytes: u64,
+    /// Bytes of datagrams received.
+    pub received_bytes: u64,
+    /// Dropped on this link, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Whether frames pass a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// Probes are answered.
+    Up,
+    /// Being dialled.
+    Connecting,
+    /// Silent.
+    Down,
+}
+
+/// A container on a network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The container's name, or the start of Docker's endpoint id until it is known.
+    pub container: String,
+    /// The network's name.
+    pub network: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// The host's name.
+    pub host: String,
+    /// The host can be reached.
+    pub reachable: bool,
+}
+
+/// A network and what is known of it here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: NetworkId,
+    /// Its ranges.
+    pub subnets: Vec<Subnet>,
+    /// Its MTU.
+    pub mtu: u16,
+    /// No way out.
+    pub internal: bool,
+    /// The hosts that have it.
+    pub hosts: Vec<String>,
+    /// Containers on it, on all hosts.
+    pub endpoints: usize,
+    /// Which host may hand out what.
+    pub blocks: Vec<Block>,
+    /// How it is on this host.
+    pub state: NetworkState,
+    /// Why it does not work here, if it does not.
+    pub problem: Option<String>,
+}
+
+/// How a network is on the host that answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkState {
+    /// As it should be, or on the way.
+    Here,
+    /// A person took it away: `weft network detach`, or `docker network rm`.
+    Detached,
+    /// Only Docker has it: it is not the mesh's, and carries nothing.
+    Conflict,
+    /// It does not work.
+    Problem,
+}
+
+/// A block and its holder.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Block {
+    /// The range.
+    pub range: IpNet,
+    /// The holder's name.
+    pub host: String,
+    /// Addresses of it in use, as far as facts say.
+    pub used: usize,
+}
+
+/// A token, without its secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// Unix seconds.
+    pub expires: u64,
+    /// Good for one host only.
+    pub once: bool,
+    /// The hosts that joined by it.
+    pub used_by: Vec<String>,
+}

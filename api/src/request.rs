@@ -1,0 +1,212 @@
+//! What is asked of the admin API. Paths are in [`path`]; bodies are JSON; an error is an [`crate::error::ApiError`].
+//! A host asks the deciding host for the same things by the same requests, on a stream of its session.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{HostId, HostKey, NetworkId, TokenId};
+use crate::roster::{MeshRecord, RosterRecord};
+use crate::sign::Signed;
+use crate::token::JoinWish;
+
+/// Paths of the API. `GET` lists or shows, `POST` makes, `DELETE` removes.
+pub mod path {
+    /// GET -> [`crate::report::Status`]
+    pub const STATUS: &str = "/v1/status";
+    /// GET -> `Vec<`[`crate::report::Host`]`>`; DELETE `/v1/hosts/{name}` (decided by a signer)
+    pub const HOSTS: &str = "/v1/hosts";
+    /// GET -> `Vec<`[`crate::report::Link`]`>`
+    pub const LINKS: &str = "/v1/links";
+    /// GET -> `Vec<`[`crate::report::Endpoint`]`>`
+    pub const ENDPOINTS: &str = "/v1/endpoints";
+    /// GET -> `Vec<`[`crate::report::Network`]`>`; POST [`super::CreateNetwork`] -> [`crate::network::Network`]
+    /// (decided by the controller); GET, DELETE `/v1/networks/{name}`
+    pub const NETWORKS: &str = "/v1/networks";
+    /// GET -> `Vec<`[`crate::report::Token`]`>`; POST [`super::NewToken`] -> [`super::TokenMade`]; DELETE `/v1/tokens/{id}`
+    /// (decided by a signer)
+    pub const TOKENS: &str = "/v1/tokens";
+    /// POST (attach) or DELETE (detach) `/v1/networks/{name}/here`: whether this host has the network
+    pub const HERE: &str = "here";
+    /// POST [`super::Attach`] -> [`crate::report::Endpoint`]; DELETE [`super::Detach`]: what Docker did not start on a network
+    pub const ATTACHMENTS: &str = "/v1/attachments";
+    /// POST [`super::HoldRange`] -> [`super::RangeHeld`]; hosts only, decided by the controller
+    pub const RANGES: &str = "/v1/ranges";
+    /// POST [`super::WantBlock`] -> [`super::BlockGranted`]; hosts only, decided by the controller
+    pub const BLOCKS: &str = "/v1/blocks";
+    /// POST `Signed<JoinWish>` as [`super::Join`] -> [`super::Admitted`]; passed on by any member, decided by a signer
+    pub const JOIN: &str = "/v1/join";
+    /// POST [`super::Leave`]: this host leaves the mesh
+    pub const LEAVE: &str = "/v1/leave";
+    /// POST `Signed<`[`super::Goodbye`]`>` in JSON: a host tells the signer that it has left
+    pub const GOODBYE: &str = "/v1/goodbye";
+}
+
+/// Who asks; the server of a request puts it beside the request, nobody can send it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// A person on this host: the admin socket.
+    Admin,
+    /// Another host, or this one's own agent: the stream of a session.
+    Member(HostId),
+}
+
+/// Asks for a network.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CreateNetwork {
+    /// Its name.
+    pub name: String,
+    /// Its ranges; empty: the first free one of the default pool.
+    #[serde(default)]
+    pub subnets: Vec<IpNet>,
+    /// With an IPv6 range of the default pool too.
+    #[serde(default)]
+    pub ipv6: bool,
+    /// Its MTU; absent: [`crate::network::DEFAULT_MTU`].
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// No way out.
+    #[serde(default)]
+    pub internal: bool,
+    /// The gateways of `subnets`; of a range without one here it is the first address.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// `docker network create` on some host: the id under which its range is held. Asked twice, it is made once.
+    #[serde(default)]
+    pub held: Option<NetworkId>,
+}
+
+/// A person typed `docker network create`; Docker wants a range before it tells a name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HoldRange {
+    /// `--subnet`; absent: the first free range of the default pool.
+    pub range: Option<IpNet>,
+    /// Of the pool of IPv6.
+    #[serde(default)]
+    pub v6: bool,
+}
+
+/// The range is held for a minute, for whoever names a network with it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RangeHeld {
+    /// The id of the network that will have it, or that has exactly this range.
+    pub network: NetworkId,
+    /// The range.
+    pub range: IpNet,
+    /// The gateway unless the person chooses one.
+    pub gateway: IpAddr,
+}
+
+/// A host asks for its next block of a network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WantBlock {
+    /// Of which network.
+    pub network: NetworkId,
+    /// Of which of its ranges.
+    pub range: IpNet,
+    /// The blocks of that range that the host already holds, so that asking twice gives one block, not two.
+    pub have: Vec<IpNet>,
+    /// The block that this address lies in, since a container wants it; absent: the lowest free one.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+/// The blocks of the range that the host now holds; the signed decision travels by gossip as well.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BlockGranted {
+    /// All of them, old and new.
+    pub blocks: Vec<IpNet>,
+}
+
+/// What weft puts on a network by itself, on the host that is asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whom {
+    /// A running container, by its name or id.
+    Container(String),
+    /// The network namespace of a process.
+    Pid(u32),
+    /// The host itself.
+    Host,
+}
+
+/// Puts something on a network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Attach {
+    /// What.
+    pub whom: Whom,
+    /// The network's name or id.
+    pub network: String,
+    /// Its addresses, one of a range at most; of other ranges it gets the lowest free one.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Takes it off again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Detach {
+    /// What.
+    pub whom: Whom,
+    /// The network's name or id.
+    pub network: String,
+}
+
+/// Asks for a token.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NewToken {
+    /// Good for one host only.
+    #[serde(default)]
+    pub once: bool,
+    /// Valid for so many seconds; absent: a day.
+    #[serde(default)]
+    pub valid_secs: Option<u64>,
+}
+
+/// A new token; its text is told only now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenMade {
+    /// Its id in lists.
+    pub id: TokenId,
+    /// What to hand to the joining host.
+    pub token: String,
+    /// Unix seconds.
+    pub expires: u64,
+}
+
+/// A host that wants to join, passed on to the signer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Join {
+    /// Signed by the token's key.
+    pub wish: Signed<JoinWish>,
+}
+
+/// The host is a member now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Admitted {
+    /// What everybody agrees on, signed by the mesh key.
+    pub mesh: Signed<MeshRecord>,
+    /// The whole roster, the new member's own record in it.
+    pub roster: Vec<Signed<RosterRecord>>,
+}
+
+/// Asks this host to leave its mesh.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Leave {
+    /// Even while containers use its networks, and even as the founder.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A host's last word, signed by its own key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Goodbye {
+    /// Who leaves.
+    pub key: HostKey,
+    /// Which mesh.
+    pub mesh: crate::id::MeshId,
+}
+
+impl crate::sign::Record for Goodbye {
+    const DOMAIN: &'static str = "weft goodbye 1";
+}
