@@ -1,0 +1,279 @@
+//! Every reason a frame or a datagram can die: a variant, a metric label, one line that says what it means.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
+        /// Why something was dropped.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &[DropReason] = &[$(DropReason::$name,)+];
+
+            /// The metric label: stable, snake case.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $label,)+
+                }
+            }
+
+            /// What it means, for people.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Datagrams from the underlay, before anything is known of them.
+    /// A datagram without a byte.
+    Empty = "empty",
+    /// The first byte is neither QUIC's nor one of our kinds.
+    UnknownKind = "unknown_kind",
+    /// Shorter than an envelope can be.
+    TooShort = "too_short",
+    /// The bytes of the header that must be zero are not.
+    HeaderNotZero = "header_not_zero",
+    /// A sender lane beyond the 64 that a receiver takes.
+    LaneOutOfRange = "lane_out_of_range",
+    /// No session here has this index: the sender knows an older life of this host, or guesses.
+    UnknownIndex = "unknown_index",
+    /// A bare QUIC packet, a notice or an unknown index while half of the control side's queue waits.
+    UnprovenQueueFull = "unproven_queue_full",
+    /// More of the datagram came than the buffer takes.
+    Truncated = "truncated",
+
+    // Envelopes of a session.
+    /// The tag does not match: damaged, forged, or sealed by another key.
+    NotAuthentic = "not_authentic",
+    /// This counter was seen before.
+    Replayed = "replayed",
+    /// Older than the replay window, so nobody can say whether it was seen before.
+    TooOld = "too_old",
+    /// A counter beyond the hard stop of 2^32 envelopes of a lane.
+    CounterBeyondStop = "counter_beyond_stop",
+
+    // Chunks of an envelope.
+    /// The chunk's length exceeds its envelope.
+    ChunkTruncated = "chunk_truncated",
+    /// A kind of chunk that this version does not know.
+    ChunkUnknown = "chunk_unknown",
+    /// A relayed envelope; this version relays nothing.
+    ChunkRelayed = "chunk_relayed",
+    /// A fragment; this version sends and takes none.
+    ChunkFragment = "chunk_fragment",
+    /// A QUIC packet longer than any that a host sends.
+    ControlTooLong = "control_too_long",
+    /// A control chunk while the control side's queue is full.
+    ControlQueueFull = "control_queue_full",
+    /// A probe longer than a probe's body may be.
+    ProbeTooLong = "probe_too_long",
+
+    // The switch, both ways.
+    /// The frame has no whole Ethernet header.
+    FrameTooShort = "frame_too_short",
+    /// The frame is longer than its network's MTU allows.
+    FrameTooLong = "frame_too_long",
+    /// This host does not have the network.
+    NetworkUnknown = "network_unknown",
+    /// The sending host does not have the network, as far as is known here.
+    NetworkNotTheirs = "network_not_theirs",
+    /// The source address is a group's, or zero.
+    SourceInvalid = "source_invalid",
+    /// The source MAC belongs to an endpoint of another host.
+    SourceNotTheirs = "source_not_theirs",
+    /// ARP, ND or IP claims an address that belongs to another endpoint, or to another host's block.
+    AddressNotTheirs = "address_not_theirs",
+    /// More IPv6 extension headers than are walked: what the frame claims behind them cannot be judged.
+    HeadersHidden = "headers_hidden",
+    /// To or from the gateway's MAC, which is every host's own and never enters the mesh.
+    GatewayStays = "gateway_stays",
+    /// To 01:80:c2:00:00:0x: link-local protocols (STP, LACP, pause) end at the bridge.
+    LinkLocal = "link_local",
+    /// For an endpoint of this host: the bridge has delivered it already.
+    StaysHere = "stays_here",
+    /// No other host has the network.
+    NobodyElse = "nobody_else",
+    /// The source floods more than its limit.
+    FloodLimit = "flood_limit",
+    /// The source MAC moves between hosts too often: frozen where it was (a loop outside, or a forger).
+    MovesTooOften = "moves_too_often",
+    /// Came from the mesh for something that is not on this host: a frame from the mesh never goes back.
+    NotHere = "not_here",
+
+    // Towards the underlay.
+    /// The destination host has no session with this one.
+    NoSession = "no_session",
+    /// The session has no usable path at the moment.
+    NoPath = "no_path",
+    /// The frame, or a datagram of it, does not fit the path.
+    TooBigForPath = "too_big_for_path",
+    /// A superframe that cannot be cut: not understood, or with impossible segments.
+    SuperframeInvalid = "superframe_invalid",
+    /// The lane has sent 2^32 envelopes in this epoch: nothing more under this key.
+    CounterSpent = "counter_spent",
+    /// The control side sends faster than the lane takes.
+    CommandQueueFull = "command_queue_full",
+    /// The socket's send buffer is full (EAGAIN, ENOBUFS).
+    SendBufferFull = "send_buffer_full",
+    /// The peer's port is closed (ECONNREFUSED).
+    PortClosed = "port_closed",
+    /// No route to the peer's address (ENETUNREACH, EHOSTUNREACH, ENETDOWN).
+    NoRoute = "no_route",
+    /// The kernel says that the datagram exceeds the path (EMSGSIZE).
+    DatagramTooBig = "datagram_too_big",
+    /// A firewall of this host forbids it (EPERM, EACCES).
+    SendForbidden = "send_forbidden",
+    /// Another error of sendmsg.
+    SendFailed = "send_failed",
+
+    // Towards the tap.
+    /// A piece that is no piece: absurd numbers, headers or sizes.
+    PieceInvalid = "piece_invalid",
+    /// The frame's checksum is "not computed", but it has no TCP or UDP header of its own.
+    ChecksumImpossible = "checksum_impossible",
+    /// The network has no tap at the moment.
+    NoTap = "no_tap",
+    /// The tap's queue is full (EAGAIN), or the kernel has no memory.
+    TapFull = "tap_full",
+    /// The kernel does not take the frame (EINVAL).
+    TapRefused = "tap_refused",
+    /// The tap is down or gone.
+    TapDown = "tap_down",
+    /// A frame from the tap that is no frame: shorter than its headers.
+    TapGarbage = "tap_garbage",
+
+    // Handshakes and control messages, on the control side.
+    /// An incoming handshake while 64 others are unfinished.
+    HandshakeLimit = "handshake_limit",
+    /// An incoming handshake while too many others of the same source prefix are unfinished.
+    HandshakePrefixLimit = "handshake_prefix_limit",
+    /// An incoming handshake that failed, or was not finished in time.
+    HandshakeFailed = "handshake_failed",
+    /// A handshake under a key that is no member's: never was, or was removed.
+    NotAMember = "not_a_member",
+    /// A dial that reached this host itself.
+    DialledItself = "dialled_itself",
+    /// A bare QUIC packet that belongs to no connection and begins none.
+    BareUnknown = "bare_unknown",
+    /// A bare short-header packet of a connection whose packets travel in envelopes.
+    BareAfterEnvelope = "bare_after_envelope",
+    /// A QUIC packet while too many wait for QUIC.
+    QuicQueueFull = "quic_queue_full",
+    /// A QUIC packet for an address that the table of connections does not have any more.
+    ConnectionGone = "connection_gone",
+    /// More connections with one host than are kept; the least useful was closed.
+    ConnectionsTooMany = "connections_too_many",
+    /// A control message that cannot be read, is too long, or comes out of turn.
+    MessageGarbled = "message_garbled",
+    /// The peer seals with another suite than the mesh has.
+    CipherDiffers = "cipher_differs",
+    /// A probe whose body is none.
+    ProbeGarbled = "probe_garbled",
+    /// A notice about an index that is not in use, or while an earlier one is being looked into.
+    NoticeIgnored = "notice_ignored",
+    /// A notice not sent, since too many were sent just before.
+    NoticeLimit = "notice_limit",
+    /// A stream of a kind that this version does not know, or that did not say its kind in time.
+    StreamUnknown = "stream_unknown",
+    /// A stream or a wish to join while the agent has too many to serve.
+    AgentBusy = "agent_busy",
+
+    // Signed records.
+    /// A signature that does not fit the record and its signer's key.
+    RecordForged = "record_forged",
+    /// A signed record that is none of its kind.
+    RecordUnreadable = "record_unreadable",
+    /// A record of another mesh.
+    RecordOfAnotherMesh = "record_of_another_mesh",
+    /// A record longer than its kind may be.
+    RecordTooLong = "record_too_long",
+    /// A record whose names, items or body break the rules of its kind.
+    RecordInvalid = "record_invalid",
+    /// A record of its kind beyond the most that are kept.
+    RecordsTooMany = "records_too_many",
+    /// A roster record whose host id is another key's already.
+    RosterCollision = "roster_collision",
+    /// Facts of a host that is no member.
+    FactOfStranger = "fact_of_stranger",
+    /// A decision by a host that is no member or has not the role `controller`.
+    DecisionNotControllers = "decision_not_controllers",
+    /// Records that the disk did not take; they were not acted on.
+    DiskRefused = "disk_refused",
+}
+
+/// How often each thing was dropped. Written by lanes, read by anybody, never reset.
+pub struct DropCounters([AtomicU64; DropReason::ALL.len()]);
+
+impl DropCounters {
+    /// All zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; DropReason::ALL.len()])
+    }
+
+    /// One more.
+    #[inline]
+    pub fn count(&self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// `n` more.
+    #[inline]
+    pub fn add(&self, reason: DropReason, n: u64) {
+        self.0[reason as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    #[must_use]
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Every reason that has happened, by label.
+    #[must_use]
+    pub fn by_label(&self) -> BTreeMap<String, u64> {
+        DropReason::ALL.iter().map(|r| (r.label().to_owned(), self.get(*r))).filter(|(_, n)| *n > 0).collect()
+    }
+}
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_unique_and_stable_in_shape() {
+        let labels: BTreeSet<_> = DropReason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+        assert!(labels.iter().all(|l| l.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        assert!(DropReason::ALL.iter().enumerate().all(|(i, r)| *r as usize == i));
+        assert!(DropReason::ALL.iter().all(|r| r.meaning().ends_with('.')), "a sentence each");
+    }
+
+    #[test]
+    fn counts_by_label() {
+        let drops = DropCounters::new();
+        drops.count(DropReason::Replayed);
+        drops.add(DropReason::Replayed, 2);
+        assert_eq!(drops.by_label(), BTreeMap::from([("replayed".to_owned(), 3)]));
+    }
+}

@@ -1,0 +1,12 @@
+//! The data plane and the mesh, pure: bytes and times come in, bytes and verdicts go out.
+
+pub mod chunk;
+pub mod drop;
+pub mod envelope;
+pub mod frame;
+pub mod mesh;
+pub mod offload;
+pub mod replay;
+pub mod seal;
+pub mod session;
+pub mod switch;

@@ -1,0 +1,194 @@
+//! The roster as a set of signed records, merged key by key: two signers cannot fork it, and no restart rolls it back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_api::id::{HostId, MeshId, MeshKey};
+use weft_api::network::check_host_name;
+use weft_api::roster::{RosterRecord, Standing};
+use weft_api::sign::{SignatureError, Signed};
+
+use super::News;
+use crate::drop::DropReason;
+
+/// Records kept, those of removed members too; further hosts are refused (`RecordsTooMany`).
+pub const MAX_ROSTER: usize = 8192;
+/// The longest record, encoded.
+pub const MAX_ROSTER_RECORD_LEN: usize = 512;
+
+/// Every record of one mesh.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    mesh: MeshId,
+    key: MeshKey,
+    records: BTreeMap<HostId, (RosterRecord, Signed<RosterRecord>)>,
+}
+
+impl Roster {
+    /// The empty roster of the mesh that this key signs for.
+    #[must_use]
+    pub fn new(key: MeshKey) -> Self {
+        Self { mesh: key.id(), key, records: BTreeMap::new() }
+    }
+
+    /// Whether this record holds, and is news. Changes nothing.
+    pub fn check(&self, signed: &Signed<RosterRecord>) -> Result<(News, RosterRecord), DropReason> {
+        if signed.bytes().len() > MAX_ROSTER_RECORD_LEN {
+            return Err(DropReason::RecordTooLong);
+        }
+        let claimed = signed.peek().map_err(signature)?;
+        let known = self.records.get(&claimed.key.id());
+        if let Some((known, _)) = known.filter(|(_, s)| s == signed) {
+            return Ok((News::Same, known.clone()));
+        }
+        let record = signed.verify(&self.key.0).map_err(signature)?;
+        if record.mesh != self.mesh {
+            return Err(DropReason::RecordOfAnotherMesh);
+        }
+        if check_host_name(&record.name).is_err() {
+            return Err(DropReason::RecordInvalid);
+        }
+        let news = match known {
+            None if self.records.len() >= MAX_ROSTER => return Err(DropReason::RecordsTooMany),
+            None => News::New,
+            Some((known, _)) if known.key != record.key => return Err(DropReason::RosterCollision),
+            Some((known, old)) => {
+                let rank = |r: &RosterRecord, s: &Signed<RosterRecord>| {
+                    (r.standing == Standing::Removed, r.serial, s.bytes().to_vec())
+                };
+                match rank(&record, signed).cmp(&rank(known, old)) {
+                    std::cmp::Ordering::Greater => News::New,
+                    std::cmp::Ordering::Equal => News::Same,
+                    std::cmp::Ordering::Less => News::Old,
+                }
+            }
+        };
+        Ok((news, record))
+    }
+
+    /// Takes a record if it holds and is news.
+    pub fn insert(&mut self, signed: Signed<RosterRecord>) -> Result<(News, RosterRecord), DropReason> {
+        let (news, record) = self.check(&signed)?;
+        if news == News::New {
+            self.records.insert(record.key.id(), (record.clone(), signed));
+        }
+        Ok((news, record))
+    }
+
+    /// A host's record, of a removed member too.
+    #[must_use]
+    pub fn get(&self, host: HostId) -> Option<&RosterRecord> {
+        self.records.get(&host).map(|(r, _)| r)
+    }
+
+    /// A member's record.
+    #[must_use]
+    pub fn member(&self, host: HostId) -> Option<&RosterRecord> {
+        self.get(host).filter(|r| r.standing == Standing::Member)
+    }
+
+    /// The signed form.
+    #[must_use]
+    pub fn signed(&self, host: HostId) -> Option<&Signed<RosterRecord>> {
+        self.records.get(&host).map(|(_, s)| s)
+    }
+
+    /// Every member.
+    #[must_use]
+    pub fn members(&self) -> BTreeSet<HostId> {
+        self.records().filter(|(_, r)| r.standing == Standing::Member).map(|(h, _)| h).collect()
+    }
+
+    /// Every record, of removed members too.
+    pub fn records(&self) -> impl Iterator<Item = (HostId, &RosterRecord)> {
+        self.records.iter().map(|(h, (r, _))| (*h, r))
+    }
+
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> MeshId {
+        self.mesh
+    }
+}
+
+/// The name of what a signature's error is.
+pub(super) fn signature(error: SignatureError) -> DropReason {
+    match error {
+        SignatureError::Forged => DropReason::RecordForged,
+        SignatureError::Unreadable => DropReason::RecordUnreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weft_api::id::HostKey;
+    use weft_api::roster::Roles;
+    use weft_api::sign::SigningKey;
+
+    use super::*;
+
+    fn mesh() -> SigningKey {
+        SigningKey::from_seed([1; 32])
+    }
+
+    fn record(host: u8, serial: u64, standing: Standing) -> RosterRecord {
+        let key = HostKey(SigningKey::from_seed([host; 32]).public());
+        let mesh = MeshKey(mesh().public()).id();
+        RosterRecord { mesh, key, name: format!("h{host}"), roles: Roles::default(), serial, standing }
+    }
+
+    fn empty() -> Roster {
+        Roster::new(MeshKey(mesh().public()))
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_gives_the_same_roster(
+            mut records in prop::collection::vec((0u8..3, 0u64..4, any::<bool>(), 0u8..2), 0..20), seed: u64,
+        ) {
+            let make = |(host, serial, removed, variant): &(u8, u64, bool, u8)| {
+                let standing = if *removed { Standing::Removed } else { Standing::Member };
+                let mut record = record(*host, *serial, standing);
+                record.name = format!("h{host}-{variant}");
+                mesh().sign(&record)
+            };
+            let mut one = empty();
+            for record in &records {
+                one.insert(make(record)).unwrap();
+            }
+            let n = records.len().max(1) as u64;
+            for i in 0..records.len() {
+                records.swap(i, (seed.wrapping_mul(i as u64 + 1) % n) as usize);
+            }
+            let mut other = empty();
+            for record in &records {
+                other.insert(make(record)).unwrap();
+            }
+            prop_assert_eq!(one.records().collect::<Vec<_>>(), other.records().collect::<Vec<_>>());
+            for (host, _, removed, _) in &records {
+                let id = record(*host, 0, Standing::Member).key.id();
+                prop_assert!(!removed || one.member(id).is_none(), "removed is final");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_hold_is_named() {
+        let mut roster = empty();
+        let good = record(2, 1, Standing::Member);
+        assert_eq!(roster.insert(mesh().sign(&good)).unwrap().0, News::New);
+        assert_eq!(roster.insert(mesh().sign(&good)).unwrap().0, News::Same);
+        assert_eq!(
+            roster.insert(mesh().sign(&RosterRecord { serial: 0, ..good.clone() })).unwrap().0,
+            News::Old
+        );
+        let refused = |record: &RosterRecord, key: &SigningKey| roster.check(&key.sign(record)).err();
+        assert_eq!(refused(&good, &SigningKey::from_seed([9; 32])), Some(DropReason::RecordForged));
+        let other = RosterRecord { mesh: MeshId([0; 32]), ..good.clone() };
+        assert_eq!(refused(&other, &mesh()), Some(DropReason::RecordOfAnotherMesh));
+        let long = RosterRecord { name: "x".repeat(600), ..good.clone() };
+        assert_eq!(refused(&long, &mesh()), Some(DropReason::RecordTooLong));
+        let odd = RosterRecord { name: "../x".into(), ..good };
+        assert_eq!(refused(&odd, &mesh()), Some(DropReason::RecordInvalid));
+    }
+}

@@ -1,0 +1,156 @@
+//! Which address of a peer is dialled next, and when: quickly at first, then ever more slowly, never all at once.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use weft_api::id::HostId;
+
+use super::Path;
+
+/// Addresses of one peer that are tried; further ones are ignored.
+pub const MAX_ADDRESSES: usize = 16;
+/// A dial that is not finished after this is given up.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Dials of one peer that may be unfinished at a time.
+pub const MAX_PENDING: usize = 4;
+
+/// Between two addresses of one round.
+const STAGGER: Duration = Duration::from_millis(250);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The dialling of one peer.
+#[derive(Debug, Default)]
+pub(super) struct Dialling {
+    given: Vec<Path>,
+    /// Where it answered last; tried first.
+    proven: Option<Path>,
+    cursor: usize,
+    rounds: u32,
+    next: Duration,
+}
+
+impl Dialling {
+    /// Replaces the addresses; a new one is tried at once.
+    pub(super) fn set_addresses(&mut self, now: Duration, addresses: &[Path]) {
+        let mut given: Vec<Path> = Vec::new();
+        for address in addresses {
+            if given.len() < MAX_ADDRESSES && !given.contains(address) {
+                given.push(*address);
+            }
+        }
+        if given.iter().any(|a| !self.given.contains(a)) {
+            self.restart(self.next.min(now + STAGGER));
+        }
+        self.given = given;
+    }
+
+    /// It answered there.
+    pub(super) fn prove(&mut self, path: Path) {
+        self.proven = Some(path);
+    }
+
+    /// From the first address again, not before `at`.
+    pub(super) fn restart(&mut self, at: Duration) {
+        (self.cursor, self.rounds, self.next) = (0, 0, at);
+    }
+
+    /// When [`Self::due`] has an address again.
+    pub(super) fn next(&self) -> Option<Duration> {
+        (!self.given.is_empty() || self.proven.is_some()).then_some(self.next)
+    }
+
+    /// The address to dial now. Those in `pending` are passed over.
+    pub(super) fn due(&mut self, now: Duration, pending: &[Path], jitter: Jitter) -> Option<Path> {
+        let addresses = self.addresses();
+        if addresses.is_empty() || now < self.next || pending.len() >= MAX_PENDING {
+            return None;
+        }
+        let mut found = None;
+        while found.is_none() && self.cursor < addresses.len() {
+            found = Some(addresses[self.cursor]).filter(|a| !pending.contains(a));
+            self.cursor += 1;
+        }
+        self.next = now + STAGGER;
+        if self.cursor >= addresses.len() {
+            let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.rounds.min(8))).min(LONGEST_PAUSE);
+            self.next = now + jitter.of(pause, self.rounds);
+            (self.cursor, self.rounds) = (0, self.rounds.saturating_add(1));
+        }
+        found
+    }
+
+    fn addresses(&self) -> Vec<Path> {
+        let others = self.given.iter().copied().filter(|a| Some(*a) != self.proven);
+        self.proven.into_iter().chain(others).collect()
+    }
+}
+
+/// Pauses differ from host to host and from time to time: a quarter up or down.
+#[derive(Clone, Copy)]
+pub(super) struct Jitter {
+    pub(super) seed: u64,
+    pub(super) host: HostId,
+}
+
+impl Jitter {
+    fn of(self, pause: Duration, round: u32) -> Duration {
+        let hash =
+            digest(&SHA256, &[&self.seed.to_be_bytes()[..], &self.host.0, &round.to_be_bytes()].concat());
+        let part = u32::from(hash.as_ref()[0]);
+        pause * 3 / 4 + pause * part / 510
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JITTER: Jitter = Jitter { seed: 1, host: HostId([1; 8]) };
+
+    fn path(last: u8) -> Path {
+        Path::Udp(([192, 0, 2, last], 6783).into())
+    }
+
+    #[test]
+    fn every_address_gets_its_turn_the_proven_one_first() {
+        let mut dialling = Dialling::default();
+        assert_eq!(dialling.due(Duration::ZERO, &[], JITTER), None);
+        dialling.set_addresses(Duration::ZERO, &[path(1), path(2), path(2), path(3)]);
+        dialling.prove(path(3));
+        let mut now = Duration::ZERO;
+        let mut order = Vec::new();
+        while order.len() < 4 {
+            order.extend(dialling.due(now, &[], JITTER));
+            now = dialling.next().unwrap();
+        }
+        assert_eq!(order, [path(3), path(1), path(2), path(3)]);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_never_equal_for_all() {
+        let mut dialling = Dialling::default();
+        dialling.set_addresses(Duration::ZERO, &[path(1)]);
+        let (mut now, mut pauses) = (Duration::ZERO, Vec::new());
+        for _ in 0..20 {
+            assert_eq!(dialling.due(now, &[], JITTER), Some(path(1)));
+            pauses.push(dialling.next().unwrap() - now);
+            now = dialling.next().unwrap();
+        }
+        assert!(pauses[0] <= FIRST_PAUSE * 5 / 4, "{pauses:?}");
+        assert!(pauses.iter().all(|p| *p <= LONGEST_PAUSE * 5 / 4), "{pauses:?}");
+        assert!(pauses[19] >= LONGEST_PAUSE * 3 / 4);
+        assert_ne!(Jitter { seed: 2, ..JITTER }.of(LONGEST_PAUSE, 1), JITTER.of(LONGEST_PAUSE, 1));
+    }
+
+    #[test]
+    fn pending_addresses_are_passed_over_and_bounded() {
+        let mut dialling = Dialling::default();
+        let addresses: Vec<Path> = (0..40).map(path).collect();
+        dialling.set_addresses(Duration::ZERO, &addresses);
+        assert_eq!(dialling.due(Duration::ZERO, &[path(0)], JITTER), Some(path(1)));
+        let pending: Vec<Path> = (0..4).map(path).collect();
+        assert_eq!(dialling.due(Duration::from_secs(9), &pending, JITTER), None);
+        assert_eq!(dialling.given.len(), MAX_ADDRESSES);
+    }
+}

@@ -1,0 +1,100 @@
+//! The messages of a control stream: a length (32, big endian), then postcard. Each end has one stream and begins it with
+//! [`Message::Hello`]; the rest are signed records, which every host checks by itself.
+
+use serde::{Deserialize, Serialize};
+use weft_api::decision::Decision;
+use weft_api::fact::FactRecord;
+use weft_api::roster::RosterRecord;
+use weft_api::sign::Signed;
+
+use super::Hello;
+use crate::drop::DropReason;
+use crate::mesh::MAX_FACTS_LEN;
+
+/// Bytes of the length before a message.
+pub const LENGTH_LEN: usize = 4;
+/// The longest message: one host's facts, and their signature.
+pub const MAX_MESSAGE_LEN: usize = MAX_FACTS_LEN + 256;
+/// The longest first message.
+pub const MAX_HELLO_LEN: usize = 256;
+/// Records of one message; the sender begins another.
+pub const MAX_RECORDS: usize = 64;
+
+/// One message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// The first, once.
+    Hello(Hello),
+    /// Records of members and removed members.
+    Roster(Vec<Signed<RosterRecord>>),
+    /// What hosts say of themselves.
+    Facts(Vec<Signed<FactRecord>>),
+    /// What the controller says.
+    Decisions(Vec<Signed<Decision>>),
+}
+
+impl Message {
+    /// Length and message, as they go onto the stream.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let body = postcard::to_allocvec(self).expect("messages are plain data and always encode");
+        let length = u32::try_from(body.len()).expect("a message is far below 4 GiB");
+        [&length.to_be_bytes()[..], &body].concat()
+    }
+
+    /// The length that a message's first bytes announce, if it may be that long.
+    pub fn length(bytes: [u8; LENGTH_LEN], max: usize) -> Result<usize, DropReason> {
+        usize::try_from(u32::from_be_bytes(bytes))
+            .ok()
+            .filter(|n| (1..=max).contains(n))
+            .ok_or(DropReason::MessageGarbled)
+    }
+
+    /// Reads a message, without its length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DropReason> {
+        let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DropReason::MessageGarbled)?;
+        let records = match &message {
+            Self::Hello(_) => 0,
+            Self::Roster(records) => records.len(),
+            Self::Facts(records) => records.len(),
+            Self::Decisions(records) => records.len(),
+        };
+        if rest.is_empty() && records <= MAX_RECORDS { Ok(message) } else { Err(DropReason::MessageGarbled) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weft_api::id::BootId;
+    use weft_api::roster::Cipher;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..4) {
+            let _ = Message::decode(&bytes);
+            let _ = Message::decode(&[&[kind], &bytes[..]].concat());
+        }
+
+        #[test]
+        fn hellos_go_round(boot: [u8; 16], index: u32, replaces: bool, tail in 1usize..9) {
+            let hello = Message::Hello(Hello { boot: BootId(boot), index, cipher: Cipher::Aes256Gcm, replaces });
+            let bytes = hello.encode();
+            let (length, body) = bytes.split_first_chunk().unwrap();
+            prop_assert_eq!(Message::length(*length, MAX_HELLO_LEN), Ok(body.len()));
+            prop_assert_eq!(Message::decode(body), Ok(hello));
+            prop_assert!(Message::decode(&body[..body.len() - 1]).is_err());
+            prop_assert!(Message::decode(&[body, &vec![0; tail]].concat()).is_err(), "nothing may follow");
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        assert_eq!(Message::length([0, 0, 0, 0], 10), Err(DropReason::MessageGarbled));
+        assert_eq!(Message::length([0, 0, 0, 10], 10), Ok(10));
+        assert_eq!(Message::length([0, 0, 0, 11], 10), Err(DropReason::MessageGarbled));
+        assert_eq!(Message::length([0xff; 4], MAX_MESSAGE_LEN), Err(DropReason::MessageGarbled));
+    }
+}

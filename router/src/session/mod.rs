@@ -1,0 +1,411 @@
+//! The session layer, pure: (now, event) -> actions. It decides whom to dial, which connection carries a peer's frames, when a
+//! link is up or down, and when keys come and go (PROTOCOL 2, 6 and 9); `router/io` only carries it out.
+//!
+//! | room | decides |
+//! |---|---|
+//! | [`Sessions`] | which peer an event is about |
+//! | `peer` | which of a peer's connections is used, which are closed; restart, collision, renewal |
+//! | `connection` | liveness: when to probe, when it is dead |
+//! | `dialling` | which address is dialled when |
+//! | [`probe`] | the three-way echo |
+//! | [`message`] | the bytes of the control stream |
+//! | `notice` | how many notices are sent |
+
+mod connection;
+mod dialling;
+pub mod message;
+mod notice;
+mod peer;
+pub mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use weft_api::id::{BootId, HostId};
+use weft_api::report::LinkState;
+use weft_api::roster::Cipher;
+
+use crate::drop::DropReason;
+use notice::NoticeLimit;
+use peer::{Peer, Scene};
+
+pub use connection::{CONFIRM_INTERVAL, DOWN_AFTER, PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
+pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
+pub use peer::{KEYS_LINGER, MAX_CONNECTIONS, RENEW_AFTER};
+
+/// What carries datagrams between two hosts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Path {
+    /// UDP between our port and this address.
+    Udp(SocketAddr),
+}
+
+/// A QUIC connection, by a number that is never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// The first message of each end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Tells a restart from a lost link.
+    pub boot: BootId,
+    /// The session index that the sender of this takes envelopes under.
+    pub index: u32,
+    /// What seals envelopes.
+    pub cipher: Cipher,
+    /// Dialled beside a session that works, to take its place.
+    pub replaces: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Time has passed; due at [`Sessions::next_wake`] at the latest.
+    Tick,
+    /// The roster: every other member.
+    Members(&'a BTreeSet<HostId>),
+    /// Where a member may be reached, the likeliest first.
+    Addresses(HostId, &'a [Path]),
+    /// A dial of ours reached a host that has proven its key.
+    Reached(ConnectionId, HostId),
+    /// A host that has proven its key dialled us; the id is from [`Sessions::new_connection`].
+    Accepted(ConnectionId, HostId, Path),
+    /// The peer's first message.
+    Hello(ConnectionId, Hello),
+    /// A connection ended, or a dial failed.
+    Lost(ConnectionId, Option<Why>),
+    /// A probe from an authentic envelope under our index.
+    Probe(u32, &'a [u8]),
+    /// The first authentic envelope under our index.
+    FirstAuthentic(u32),
+    /// An envelope from this path had an index that nobody here knows.
+    UnknownIndex(Path, u32),
+    /// Somebody says that a peer does not know this index of its own. Unproven.
+    Notice(u32),
+    /// The key to seal for this peer's index has sealed 2^31 envelopes of a lane.
+    Worn(u32),
+}
+
+/// What must be done. Carried out in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Dial; who answers is reported by [`Event::Reached`].
+    Dial(ConnectionId, HostId, Path),
+    /// Close the connection, telling the peer why. Its keys stay until [`Action::EraseKeys`].
+    Close(ConnectionId, Why),
+    /// Make the key to open with from the connection's exporter: envelopes may come under this index from now on.
+    InstallReceive(ConnectionId, HostId, u32),
+    /// Send this as the first message.
+    Greet(ConnectionId, Hello),
+    /// Make the key to seal with: the peer takes envelopes under this index, along this path.
+    InstallSend(ConnectionId, HostId, u32, Path),
+    /// Frames for the host go by this connection's key from now on.
+    Use(HostId, ConnectionId),
+    /// There is no key for the host any more.
+    Unuse(HostId),
+    /// Forget both keys of the connection.
+    EraseKeys(ConnectionId),
+    /// Send this body, sealed; the flag says that it is an answer.
+    Probe(ConnectionId, [u8; probe::PROBE_LEN], bool),
+    /// Tell this path that nobody here knows the index.
+    Notice(Path, u32),
+    /// Envelopes pass both ways.
+    LinkUp(HostId),
+    /// They do not any more.
+    LinkDown(HostId),
+    /// Count this.
+    Count(DropReason),
+}
+
+/// Why a connection is closed; its number travels in QUIC's CONNECTION_CLOSE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// Another connection with this host took its place; envelopes under way are still taken.
+    Superseded = 1,
+    /// The host has started anew.
+    Restarted = 2,
+    /// The peer is no member.
+    NotAMember = 3,
+    /// Nothing was heard any more.
+    Silent = 4,
+    /// A dial or a greeting took too long, or is not needed any more.
+    GivenUp = 5,
+    /// The peer seals with another suite.
+    CipherDiffers = 6,
+    /// A message out of turn, too long or unreadable.
+    Garbled = 7,
+    /// The host stops.
+    Goodbye = 8,
+    /// A host dialled itself.
+    Itself = 9,
+    /// More connections with one host than are kept.
+    TooMany = 10,
+}
+
+impl Why {
+    /// The reason of a code that a peer sent.
+    #[must_use]
+    pub fn from_code(code: u64) -> Option<Self> {
+        use Why::{
+            CipherDiffers, Garbled, GivenUp, Goodbye, Itself, NotAMember, Restarted, Silent, Superseded,
+            TooMany,
+        };
+        [Superseded, Restarted, NotAMember, Silent, GivenUp, CipherDiffers, Garbled, Goodbye, Itself, TooMany]
+            .into_iter()
+            .find(|w| *w as u64 == code)
+    }
+}
+
+/// A peer as the session layer sees it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LinkView {
+    /// The peer.
+    pub host: HostId,
+    /// Whether envelopes pass.
+    pub state: LinkState,
+    /// The connection in use.
+    pub connection: Option<ConnectionId>,
+    /// Its path, or where it answered last.
+    pub path: Option<Path>,
+    /// Round trip of the last probes.
+    pub rtt: Option<Duration>,
+    /// Share of the last 32 probes that did not come back.
+    pub loss: f32,
+    /// When its keys were made.
+    pub since: Option<Duration>,
+}
+
+/// Every session of this host. Times are durations since any fixed moment.
+#[derive(Debug)]
+pub struct Sessions {
+    me: HostId,
+    boot: BootId,
+    cipher: Cipher,
+    seed: [u8; 32],
+    drawn: u64,
+    connections: u64,
+    started: bool,
+    peers: BTreeMap<HostId, Peer>,
+    notices: NoticeLimit,
+}
+
+impl Sessions {
+    /// Nobody known yet. `seed` is random: indexes and pauses come from it.
+    #[must_use]
+    pub fn new(me: HostId, boot: BootId, cipher: Cipher, seed: [u8; 32]) -> Self {
+        Self {
+            me,
+            boot,
+            cipher,
+            seed,
+            drawn: 0,
+            connections: 0,
+            started: false,
+            peers: BTreeMap::new(),
+            notices: NoticeLimit::default(),
+        }
+    }
+
+    /// A number for a connection that somebody else dialled.
+    pub fn new_connection(&mut self) -> ConnectionId {
+        self.connections += 1;
+        ConnectionId(self.connections)
+    }
+
+    /// Takes an event; appends what must be done.
+    pub fn handle(&mut self, now: Duration, event: Event<'_>, actions: &mut Vec<Action>) {
+        match event {
+            Event::Tick => {}
+            Event::Members(members) => self.members(now, members, actions),
+            Event::Addresses(host, paths) => {
+                self.with_peer(now, actions, host, |peer, scene| {
+                    peer.dialling.set_addresses(scene.now, paths);
+                });
+            }
+            Event::Reached(id, host) => self.reached(now, id, host, actions),
+            Event::Accepted(id, host, path) => self.greet(now, id, host, path, None, actions),
+            Event::Hello(id, hello) => {
+                self.with_owner(now, actions, id, |peer, scene| peer.hello(scene, id, &hello));
+            }
+            Event::Lost(id, why) => {
+                self.with_owner(now, actions, id, |peer, scene| peer.lost(scene, id, why));
+            }
+            Event::Probe(index, body) => {
+                let owner = self.owner(|c| c.index == Some(index));
+                self.with(now, actions, owner, |peer, scene| peer.probed(scene, index, body));
+            }
+            Event::FirstAuthentic(index) => {
+                let owner = self.owner(|c| c.index == Some(index));
+                self.with(now, actions, owner, |peer, scene| peer.heard(scene, index));
+            }
+            Event::UnknownIndex(path, index) => {
+                let allowed = self.notices.allows(now, path);
+                actions.push(if allowed {
+                    Action::Notice(path, index)
+                } else {
+                    Action::Count(DropReason::NoticeLimit)
+                });
+            }
+            Event::Notice(index) => {
+                let owner = self.owner(|c| c.theirs == Some(index));
+                match owner {
+                    Some(host) => {
+                        self.with_peer(now, actions, host, |peer, scene| peer.notice(scene, index));
+                    }
+                    None => actions.push(Action::Count(DropReason::NoticeIgnored)),
+                }
+            }
+            Event::Worn(index) => {
+                let owner = self.owner(|c| c.theirs == Some(index));
+                self.with(now, actions, owner, |peer, scene| peer.worn(scene, index));
+            }
+        }
+        self.tick(now, actions);
+    }
+
+    /// When [`Event::Tick`] is due if nothing else happens before.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.peers.values().filter_map(Peer::next_wake).min()
+    }
+
+    /// Every peer.
+    pub fn links(&self) -> impl Iterator<Item = LinkView> {
+        self.peers.values().map(Peer::view)
+    }
+
+    /// The connection that a peer's frames go by.
+    #[must_use]
+    pub fn used(&self, host: HostId) -> Option<ConnectionId> {
+        self.peers.get(&host).and_then(|p| p.used)
+    }
+
+    fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let due: Vec<HostId> = self
+            .peers
+            .values()
+            .filter(|p| p.next_wake().is_some_and(|at| at <= now))
+            .map(|p| p.host)
+            .collect();
+        for host in due {
+            self.with_peer(now, actions, host, Peer::tick);
+        }
+    }
+
+    fn members(&mut self, now: Duration, members: &BTreeSet<HostId>, actions: &mut Vec<Action>) {
+        let gone: Vec<HostId> = self.peers.keys().filter(|h| !members.contains(h)).copied().collect();
+        for host in gone {
+            self.with_peer(now, actions, host, |peer, scene| peer.end_all(scene, Why::NotAMember));
+            self.peers.remove(&host);
+        }
+        for host in members.iter().filter(|h| **h != self.me) {
+            let started = self.started;
+            self.peers.entry(*host).or_insert_with(|| Peer::new(now, *host, started));
+        }
+        self.started = true;
+    }
+
+    /// A dial for one host that reached another is the other's connection.
+    fn reached(&mut self, now: Duration, id: ConnectionId, host: HostId, actions: &mut Vec<Action>) {
+        let meant = self.owner(|c| c.id == id);
+        let dial = meant.and_then(|m| self.peers.get_mut(&m)).and_then(|p| p.take_dial(id));
+        match dial {
+            Some((path, replaces)) => {
+                let replaces = replaces && meant == Some(host);
+                self.greet(now, id, host, path, Some(replaces), actions);
+            }
+            None => actions.push(Action::Close(id, Why::GivenUp)),
+        }
+    }
+
+    fn greet(
+        &mut self,
+        now: Duration,
+        id: ConnectionId,
+        host: HostId,
+        path: Path,
+        dialled: Option<bool>,
+        actions: &mut Vec<Action>,
+    ) {
+        let refusal = if host == self.me {
+            Some((Why::Itself, DropReason::DialledItself))
+        } else if !self.peers.contains_key(&host) {
+            Some((Why::NotAMember, DropReason::NotAMember))
+        } else {
+            None
+        };
+        if let Some((why, reason)) = refusal {
+            actions.extend([Action::Close(id, why), Action::Count(reason)]);
+            return;
+        }
+        let index = self.draw_index();
+        self.with_peer(now, actions, host, |peer, scene| peer.greet(scene, id, path, dialled, index));
+    }
+
+    fn owner(&self, is_it: impl Fn(&connection::Connection) -> bool) -> Option<HostId> {
+        self.peers.values().find(|p| p.connections.iter().any(&is_it)).map(|p| p.host)
+    }
+
+    fn with_owner(
+        &mut self,
+        now: Duration,
+        actions: &mut Vec<Action>,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Peer, &mut Scene<'_>),
+    ) {
+        let owner = self.owner(|c| c.id == id);
+        self.with(now, actions, owner, act);
+    }
+
+    fn with(
+        &mut self,
+        now: Duration,
+        actions: &mut Vec<Action>,
+        owner: Option<HostId>,
+        act: impl FnOnce(&mut Peer, &mut Scene<'_>),
+    ) {
+        if let Some(host) = owner {
+            self.with_peer(now, actions, host, act);
+        }
+    }
+
+    fn with_peer(
+        &mut self,
+        now: Duration,
+        actions: &mut Vec<Action>,
+        host: HostId,
+        act: impl FnOnce(&mut Peer, &mut Scene<'_>),
+    ) {
+        let Some(peer) = self.peers.get_mut(&host) else { return };
+        let [a, b, c, d, e, f, g, h, ..] = self.seed;
+        let mut scene = Scene {
+            now,
+            lower: self.me < host,
+            boot: self.boot,
+            cipher: self.cipher,
+            jitter: dialling::Jitter { seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]), host },
+            connections: &mut self.connections,
+            actions,
+        };
+        act(peer, &mut scene);
+    }
+
+    /// Random, not in use, not zero.
+    fn draw_index(&mut self) -> u32 {
+        loop {
+            self.drawn += 1;
+            let hash = digest(&SHA256, &[&self.seed[..], &self.drawn.to_be_bytes()].concat());
+            let hash = hash.as_ref();
+            let index = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+            if index != 0 && self.owner(|c| c.index == Some(index)).is_none() {
+                return index;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

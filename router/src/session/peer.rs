@@ -1,0 +1,456 @@
+//! One peer: its connections and which of them is used. Restart, two that dial each other, renewal of keys, suspicion.
+
+use std::time::Duration;
+
+use weft_api::id::{BootId, HostId};
+use weft_api::report::LinkState;
+use weft_api::roster::Cipher;
+
+use super::connection::{Connection, Stage};
+use super::dialling::{Dialling, Jitter};
+use super::probe::Heard;
+use super::{Action, ConnectionId, Hello, LinkView, Path, Why};
+use crate::drop::DropReason;
+
+/// Connections with one peer that are kept, lingering ones aside; beyond that the least useful is closed.
+pub const MAX_CONNECTIONS: usize = 8;
+/// Keys of a connection that was superseded open what is still under way for so long.
+pub const KEYS_LINGER: Duration = Duration::from_secs(10);
+/// Keys older than this are replaced.
+pub const RENEW_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// A notice was received and the probe is not answered: after this a second connection is dialled.
+const NOTICE_PATIENCE: Duration = Duration::from_secs(1);
+/// After a notice was looked into, the next ones are ignored for so long.
+const NOTICE_HOLD: Duration = Duration::from_secs(5);
+/// Between the confirmation of the one connection and the closing of the other, so that the peer has moved too.
+const SETTLE: Duration = Duration::from_millis(500);
+/// A host that said goodbye dials when it is back; until then it is left alone for a while.
+const AFTER_GOODBYE: Duration = Duration::from_secs(2);
+/// A new member dials everybody itself, the lower id redials first: the other waits so long.
+const POLITE: Duration = Duration::from_millis(400);
+
+/// What an event of a peer is handled with.
+pub(super) struct Scene<'a> {
+    pub now: Duration,
+    /// Our id is the lower one.
+    pub lower: bool,
+    pub boot: BootId,
+    pub cipher: Cipher,
+    pub jitter: Jitter,
+    pub connections: &'a mut u64,
+    pub actions: &'a mut Vec<Action>,
+}
+
+impl Scene<'_> {
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub host: HostId,
+    pub connections: Vec<Connection>,
+    pub dialling: Dialling,
+    pub used: Option<ConnectionId>,
+    up: bool,
+    /// The session in use should be replaced by a new one.
+    renew: bool,
+    /// A notice said that this connection is unknown to the peer; its probe must be answered before then.
+    suspicion: Option<(ConnectionId, Duration)>,
+    notices_from: Duration,
+    /// When superfluous connections are closed.
+    settle: Option<Duration>,
+    /// Our id is the lower one, as of the last event.
+    lower: bool,
+}
+
+impl Peer {
+    /// `late`: it was added while we ran, so it is it that dials.
+    pub(super) fn new(now: Duration, host: HostId, late: bool) -> Self {
+        let mut dialling = Dialling::default();
+        dialling.restart(if late { now + POLITE } else { now });
+        Self {
+            host,
+            connections: Vec::new(),
+            dialling,
+            used: None,
+            up: false,
+            renew: false,
+            suspicion: None,
+            notices_from: Duration::ZERO,
+            settle: None,
+            lower: false,
+        }
+    }
+
+    /// Takes a dial out, to be greeted as whoever it has reached.
+    pub(super) fn take_dial(&mut self, id: ConnectionId) -> Option<(Path, bool)> {
+        let at = self.connections.iter().position(|c| c.id == id && c.stage == Stage::Dialling)?;
+        let dial = self.connections.swap_remove(at);
+        Some((dial.path, dial.replaces))
+    }
+
+    /// Both keys are proven. `dialled` says whether we dialled, and whether to replace a session.
+    pub(super) fn greet(
+        &mut self,
+        scene: &mut Scene<'_>,
+        id: ConnectionId,
+        path: Path,
+        dialled: Option<bool>,
+        index: u32,
+    ) {
+        self.make_room(scene);
+        let mut connection = Connection::new(id, path, dialled.is_some(), Stage::Greeting, scene.now);
+        connection.index = Some(index);
+        connection.replaces = dialled.unwrap_or(false);
+        let hello = Hello { boot: scene.boot, index, cipher: scene.cipher, replaces: connection.replaces };
+        self.connections.push(connection);
+        scene.act(Action::InstallReceive(id, self.host, index));
+        scene.act(Action::Greet(id, hello));
+    }
+
+    pub(super) fn hello(&mut self, scene: &mut Scene<'_>, id: ConnectionId, hello: &Hello) {
+        let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
+        if connection.stage != Stage::Greeting {
+            scene.act(Action::Count(DropReason::MessageGarbled));
+            self.end(scene, id, Why::Garbled);
+            return self.choose(scene);
+        }
+        if hello.cipher != scene.cipher {
+            scene.act(Action::Count(DropReason::CipherDiffers));
+            return self.end(scene, id, Why::CipherDiffers);
+        }
+        connection.boot = Some(hello.boot);
+        connection.theirs = Some(hello.index);
+        connection.replaces |= hello.replaces;
+        connection.enter(Stage::Ready, scene.now);
+        let path = connection.path;
+        let older: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|c| c.boot.is_some_and(|b| b != hello.boot))
+            .map(|c| c.id)
+            .collect();
+        for old in older {
+            self.end(scene, old, Why::Restarted);
+        }
+        scene.act(Action::InstallSend(id, self.host, hello.index, path));
+        if let Some(asked) = self.connections.iter_mut().find(|c| c.id == id && c.asked) {
+            let body = asked.probe(scene.now);
+            scene.act(Action::Probe(id, body, false));
+        }
+        self.choose(scene);
+    }
+
+    pub(super) fn lost(&mut self, scene: &mut Scene<'_>, id: ConnectionId, why: Option<Why>) {
+        let other = self.connections.iter().any(|c| c.id != id && c.ready());
+        let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
+        match connection.stage {
+            Stage::Lingering => {}
+            Stage::Ready if other && why == Some(Why::Superseded) => {
+                connection.enter(Stage::Lingering, scene.now);
+                // The peer closes the one only when the echo has come round on the other.
+                let host_has = self.best();
+                if let Some(other) = self.connections.iter_mut().find(|c| Some(c.id) == host_has) {
+                    other.confirmed = true;
+                }
+                self.choose(scene);
+            }
+            Stage::Dialling => self.connections.retain(|c| c.id != id),
+            Stage::Greeting | Stage::Ready => {
+                self.erase(scene, id);
+                self.choose(scene);
+                if why == Some(Why::Goodbye) {
+                    self.dialling.restart(scene.now + AFTER_GOODBYE);
+                }
+            }
+        }
+    }
+
+    pub(super) fn heard(&mut self, scene: &mut Scene<'_>, index: u32) {
+        if let Some(connection) = self.by_index(index) {
+            connection.heard = scene.now;
+        }
+    }
+
+    pub(super) fn probed(&mut self, scene: &mut Scene<'_>, index: u32, body: &[u8]) {
+        let Some(connection) = self.by_index(index) else { return };
+        let heard = match connection.echo.heard(scene.now, body) {
+            Ok(heard) => heard,
+            Err(reason) => return scene.act(Action::Count(reason)),
+        };
+        if !connection.ready() {
+            connection.asked = true; // It knows our index, we do not know its yet.
+            return;
+        }
+        connection.heard = scene.now;
+        let (id, path) = (connection.id, connection.path);
+        match heard {
+            Heard::Question(answer) => scene.act(Action::Probe(id, answer, true)),
+            Heard::Answer(close) => scene.act(Action::Probe(id, close, true)),
+            Heard::Close | Heard::Late => {}
+        }
+        if matches!(heard, Heard::Answer(_) | Heard::Close) {
+            let first = !std::mem::replace(&mut connection.confirmed, true);
+            self.suspicion = self.suspicion.filter(|(suspect, _)| *suspect != id);
+            if first {
+                self.dialling.prove(path);
+                self.choose(scene);
+            }
+        }
+    }
+
+    /// Somebody says that the peer does not know this index of its own.
+    pub(super) fn notice(&mut self, scene: &mut Scene<'_>, index: u32) {
+        let suspect = self.connections.iter_mut().find(|c| c.theirs == Some(index) && c.ready());
+        match suspect {
+            Some(connection) if self.suspicion.is_none() && scene.now >= self.notices_from => {
+                self.suspicion = Some((connection.id, scene.now + NOTICE_PATIENCE));
+                let (id, body) = (connection.id, connection.probe(scene.now));
+                scene.act(Action::Probe(id, body, false));
+            }
+            _ => scene.act(Action::Count(DropReason::NoticeIgnored)),
+        }
+    }
+
+    pub(super) fn worn(&mut self, scene: &mut Scene<'_>, index: u32) {
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.theirs == Some(index)) {
+            connection.worn = true;
+            self.renew_if_used(scene, index);
+        }
+    }
+
+    pub(super) fn end_all(&mut self, scene: &mut Scene<'_>, why: Why) {
+        while let Some(connection) = self.connections.first() {
+            let id = connection.id;
+            self.end(scene, id, why);
+        }
+        self.choose(scene);
+    }
+
+    /// Whatever is due.
+    pub(super) fn tick(&mut self, scene: &mut Scene<'_>) {
+        self.lower = scene.lower;
+        self.end_overdue(scene);
+        self.suspect(scene);
+        self.renew_old(scene);
+        for connection in &mut self.connections {
+            if connection.next_probe(scene.lower).is_some_and(|at| at <= scene.now) {
+                let body = connection.probe(scene.now);
+                scene.actions.push(Action::Probe(connection.id, body, false));
+            }
+        }
+        if self.settle.is_some_and(|at| at <= scene.now) {
+            self.settle = None;
+            self.close_superfluous(scene);
+        }
+        self.dial(scene);
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        let connections = self.connections.iter().flat_map(|c| {
+            let ages = (Some(c.id) == self.used && !c.worn).then(|| c.ages(self.lower));
+            [Some(c.ends()), c.next_probe(self.lower), ages]
+        });
+        let dial = if self.wants_dial() { self.dialling.next() } else { None };
+        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial];
+        connections.chain(rest).flatten().min()
+    }
+
+    pub(super) fn view(&self) -> LinkView {
+        let used = self.connections.iter().find(|c| Some(c.id) == self.used);
+        let state = match used {
+            Some(_) if self.up => LinkState::Up,
+            Some(_) => LinkState::Connecting,
+            None if self.connections.is_empty() => LinkState::Down,
+            None => LinkState::Connecting,
+        };
+        LinkView {
+            host: self.host,
+            state,
+            connection: self.used,
+            path: used.or(self.connections.first()).map(|c| c.path),
+            rtt: used.and_then(|c| c.echo.rtt()),
+            loss: used.map_or(0.0, |c| c.echo.loss()),
+            since: used.map(|c| c.since),
+        }
+    }
+
+    fn by_index(&mut self, index: u32) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|c| c.index == Some(index))
+    }
+
+    /// The connection to use: one that works, not worn, meant to take another's place, dialled by the lower id, the newest.
+    fn best(&self) -> Option<ConnectionId> {
+        let by_lower = |c: &Connection| c.ours == self.lower;
+        self.connections
+            .iter()
+            .filter(|c| c.ready())
+            .max_by_key(|c| (c.confirmed, !c.worn, c.replaces, by_lower(c), c.id))
+            .map(|c| c.id)
+    }
+
+    fn choose(&mut self, scene: &mut Scene<'_>) {
+        self.lower = scene.lower;
+        let best = self.best();
+        if best != self.used {
+            match best {
+                Some(id) => scene.act(Action::Use(self.host, id)),
+                None => scene.act(Action::Unuse(self.host)),
+            }
+            let lost = best.is_none();
+            self.used = best;
+            (self.renew, self.suspicion) = (false, None);
+            if lost {
+                self.dialling.restart(if scene.lower { scene.now } else { scene.now + POLITE });
+            }
+        }
+        let up = self.connections.iter().any(|c| Some(c.id) == best && c.confirmed);
+        if up != self.up {
+            self.up = up;
+            scene.act(if up { Action::LinkUp(self.host) } else { Action::LinkDown(self.host) });
+        }
+        if up && self.settle.is_none() {
+            self.settle = Some(scene.now + SETTLE);
+        }
+    }
+
+    /// The used one works: dials are not needed any more, and the lower id closes what else there is.
+    fn close_superfluous(&mut self, scene: &mut Scene<'_>) {
+        if !self.up || self.renew {
+            return;
+        }
+        let used = self.used;
+        let superfluous: Vec<(ConnectionId, Stage)> = self
+            .connections
+            .iter()
+            .filter(|c| Some(c.id) != used && (c.stage == Stage::Dialling || (scene.lower && c.ready())))
+            .map(|c| (c.id, c.stage))
+            .collect();
+        for (id, stage) in superfluous {
+            if stage == Stage::Dialling {
+                self.end(scene, id, Why::GivenUp);
+            } else {
+                scene.act(Action::Close(id, Why::Superseded));
+                if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+                    connection.enter(Stage::Lingering, scene.now);
+                }
+            }
+        }
+        let ready = self.connections.iter().filter(|c| c.ready()).count();
+        let greeting = self.connections.iter().any(|c| c.stage == Stage::Greeting);
+        for connection in self.connections.iter_mut().filter(|c| c.ready() && ready == 1) {
+            connection.replaces = false; // It has taken the place; the next may take its.
+        }
+        if ready > 1 || greeting {
+            self.settle = Some(scene.now + SETTLE);
+        }
+    }
+
+    fn end_overdue(&mut self, scene: &mut Scene<'_>) {
+        let overdue: Vec<(ConnectionId, Stage)> =
+            self.connections.iter().filter(|c| c.ends() <= scene.now).map(|c| (c.id, c.stage)).collect();
+        if overdue.is_empty() {
+            return;
+        }
+        for (id, stage) in overdue {
+            match stage {
+                Stage::Dialling | Stage::Greeting => self.end(scene, id, Why::GivenUp),
+                Stage::Ready => self.end(scene, id, Why::Silent),
+                Stage::Lingering => self.erase(scene, id),
+            }
+        }
+        self.choose(scene);
+    }
+
+    fn suspect(&mut self, scene: &mut Scene<'_>) {
+        let Some((suspect, until)) = self.suspicion else { return };
+        if !self.connections.iter().any(|c| c.id == suspect && c.ready()) {
+            self.suspicion = None;
+        } else if until <= scene.now {
+            self.suspicion = None;
+            self.notices_from = scene.now + NOTICE_HOLD;
+            self.renew = true;
+            self.dialling.restart(scene.now);
+        }
+    }
+
+    fn renew_old(&mut self, scene: &mut Scene<'_>) {
+        let lower = scene.lower;
+        let old = self
+            .connections
+            .iter_mut()
+            .find(|c| Some(c.id) == self.used && !c.worn && c.ages(lower) <= scene.now);
+        if let Some(index) = old.and_then(|c| {
+            c.worn = true;
+            c.theirs
+        }) {
+            self.renew_if_used(scene, index);
+        }
+    }
+
+    fn renew_if_used(&mut self, scene: &mut Scene<'_>, theirs: u32) {
+        let used = self.connections.iter().find(|c| Some(c.id) == self.used);
+        if !self.renew && used.is_some_and(|c| c.theirs == Some(theirs)) {
+            self.renew = true;
+            self.dialling.restart(scene.now);
+        }
+    }
+
+    fn wants_dial(&self) -> bool {
+        let suffices = |c: &Connection| c.ready() && (!self.renew || c.replaces);
+        !self.connections.iter().any(|c| c.stage == Stage::Greeting || suffices(c))
+    }
+
+    fn dial(&mut self, scene: &mut Scene<'_>) {
+        if !self.wants_dial() {
+            return;
+        }
+        let pending: Vec<Path> =
+            self.connections.iter().filter(|c| c.stage == Stage::Dialling).map(|c| c.path).collect();
+        if let Some(path) = self.dialling.due(scene.now, &pending, scene.jitter) {
+            *scene.connections += 1;
+            let id = ConnectionId(*scene.connections);
+            let mut connection = Connection::new(id, path, true, Stage::Dialling, scene.now);
+            connection.replaces = self.renew;
+            self.connections.push(connection);
+            scene.act(Action::Dial(id, self.host, path));
+        }
+    }
+
+    /// Closes a connection and forgets it and its keys at once. The caller chooses anew.
+    fn end(&mut self, scene: &mut Scene<'_>, id: ConnectionId, why: Why) {
+        let lingers = self.connections.iter().any(|c| c.id == id && c.stage == Stage::Lingering);
+        if !lingers {
+            scene.act(Action::Close(id, why));
+        }
+        self.erase(scene, id);
+    }
+
+    fn erase(&mut self, scene: &mut Scene<'_>, id: ConnectionId) {
+        let had_keys = self.connections.iter().any(|c| c.id == id && c.index.is_some());
+        self.connections.retain(|c| c.id != id);
+        if had_keys {
+            scene.act(Action::EraseKeys(id));
+        }
+    }
+
+    fn make_room(&mut self, scene: &mut Scene<'_>) {
+        let lingering = self.connections.iter().filter(|c| c.stage == Stage::Lingering);
+        if lingering.clone().count() >= MAX_CONNECTIONS
+            && let Some(oldest) = lingering.min_by_key(|c| c.since).map(|c| c.id)
+        {
+            self.erase(scene, oldest);
+        }
+        let live = self.connections.iter().filter(|c| c.stage != Stage::Lingering);
+        if live.clone().count() >= MAX_CONNECTIONS
+            && let Some(least) =
+                live.filter(|c| Some(c.id) != self.used).min_by_key(|c| (c.confirmed, c.id)).map(|c| c.id)
+        {
+            scene.act(Action::Count(DropReason::ConnectionsTooMany));
+            self.end(scene, least, Why::TooMany);
+        }
+    }
+}

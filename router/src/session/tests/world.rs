@@ -1,0 +1,339 @@
+//! The model: hosts, their machines, a wire that loses, and time that passes only when told.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::time::Duration;
+
+use weft_api::id::{BootId, HostId};
+use weft_api::roster::Cipher;
+
+use super::super::{Action, ConnectionId, Event, Hello, LinkView, Path, Sessions, Why};
+use crate::drop::DropReason;
+
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
+
+/// A host of the model: its machine, and what `router/io` would hold.
+pub(super) struct Host {
+    pub sessions: Sessions,
+    pub alive: bool,
+    pub opens: HashMap<u32, ConnectionId>,
+    pub seals: HashMap<ConnectionId, (u32, usize)>,
+    pub used: BTreeMap<HostId, ConnectionId>,
+    pub up: BTreeSet<HostId>,
+    pub counts: Vec<DropReason>,
+    pub dials: usize,
+    pub wakes: Option<Duration>,
+}
+
+/// What arrives somewhere, some time.
+pub(super) enum Arrival {
+    Handshake { dialler: usize, id: ConnectionId, target: usize, life: u64 },
+    Greeting { wire: usize, to: usize, hello: Hello },
+    Closed { wire: usize, to: usize, why: Why },
+    Envelope { from: usize, index: u32, body: Option<Vec<u8>> },
+    Notice { index: u32 },
+    Wake,
+}
+
+/// One QUIC connection: the hosts, and their names of it.
+pub(super) struct Wire {
+    pub ends: [(usize, ConnectionId); 2],
+    pub lives: [u64; 2],
+    pub open: bool,
+}
+
+pub(super) struct World {
+    pub now: Duration,
+    pub hosts: Vec<Host>,
+    pub lives: Vec<u64>,
+    pub wires: Vec<Wire>,
+    pub queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    pub arrivals: HashMap<u64, Arrival>,
+    pub sequence: u64,
+    pub loss: u8,
+    pub random: u64,
+    pub cut: BTreeSet<(usize, usize)>,
+    pub frames_every: Duration,
+    pub frames: BTreeMap<(usize, usize), Duration>,
+}
+
+pub(super) fn id(n: usize) -> HostId {
+    HostId([n as u8 + 1; 8])
+}
+
+pub(super) fn path(n: usize) -> Path {
+    Path::Udp(([192, 0, 2, n as u8 + 1], 6783).into())
+}
+
+impl World {
+    pub(super) fn new(n: usize, loss: u8, seed: u64) -> Self {
+        let mut world = Self {
+            now: Duration::ZERO,
+            hosts: Vec::new(),
+            lives: vec![0; n],
+            wires: Vec::new(),
+            queue: BinaryHeap::new(),
+            arrivals: HashMap::new(),
+            sequence: 0,
+            loss,
+            random: seed,
+            cut: BTreeSet::new(),
+            frames_every: 20 * MS,
+            frames: BTreeMap::new(),
+        };
+        for i in 0..n {
+            let host = world.fresh(i, 0);
+            world.hosts.push(host);
+        }
+        world
+    }
+
+    pub(super) fn fresh(&mut self, n: usize, life: u64) -> Host {
+        let mut boot = [n as u8; 16];
+        boot[..8].copy_from_slice(&life.to_be_bytes());
+        let mut seed = [n as u8; 32];
+        seed[8..16].copy_from_slice(&(life + self.random).to_be_bytes());
+        Host {
+            sessions: Sessions::new(id(n), BootId(boot), CIPHER, seed),
+            alive: true,
+            opens: HashMap::new(),
+            seals: HashMap::new(),
+            used: BTreeMap::new(),
+            up: BTreeSet::new(),
+            counts: Vec::new(),
+            dials: 0,
+            wakes: None,
+        }
+    }
+
+    /// Tells host `n` who is there and where.
+    pub(super) fn start(&mut self, n: usize) {
+        let all = self.hosts.len();
+        let members: BTreeSet<HostId> = (0..all).map(id).collect();
+        self.event(n, Event::Members(&members));
+        for other in (0..all).filter(|o| *o != n) {
+            self.event(n, Event::Addresses(id(other), &[path(other)]));
+        }
+    }
+
+    pub(super) fn kill(&mut self, n: usize) {
+        self.hosts[n].alive = false;
+        self.lives[n] += 1;
+    }
+
+    pub(super) fn restart(&mut self, n: usize) {
+        let life = self.lives[n];
+        self.hosts[n] = self.fresh(n, life);
+        self.start(n);
+    }
+
+    pub(super) fn chance(&mut self, of_100: u8) -> bool {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % 100 < u64::from(of_100)
+    }
+
+    pub(super) fn later(&mut self, delay: Duration, to: usize, arrival: Arrival) {
+        self.sequence += 1;
+        self.queue.push(Reverse((self.now + delay, self.sequence, to)));
+        self.arrivals.insert(self.sequence, arrival);
+    }
+
+    /// A lossy datagram.
+    pub(super) fn datagram(&mut self, from: usize, to: usize, arrival: Arrival) {
+        let cut = self.cut.contains(&(from.min(to), from.max(to)));
+        if !cut && !self.chance(self.loss) {
+            let delay = if self.chance(10) { 9 * MS } else { 2 * MS };
+            self.later(delay, to, arrival);
+        }
+    }
+
+    /// A message of a stream: what is lost costs a retransmit.
+    pub(super) fn stream(&mut self, wire: usize, from: usize, message: impl FnOnce(usize) -> Arrival) {
+        let Some(end) = self.wires[wire].ends.iter().position(|(h, _)| *h != from) else { return };
+        let to = self.wires[wire].ends[end].0;
+        if self.cut.contains(&(from.min(to), from.max(to))) {
+            return;
+        }
+        let mut delay = 2 * MS;
+        while self.chance(self.loss) {
+            delay += 100 * MS;
+        }
+        self.later(delay, to, message(to));
+    }
+
+    pub(super) fn wire(&self, n: usize, connection: ConnectionId) -> Option<usize> {
+        let life = self.lives[n];
+        self.wires.iter().position(|w| (0..2).any(|e| w.ends[e] == (n, connection) && w.lives[e] == life))
+    }
+
+    pub(super) fn event(&mut self, n: usize, event: Event<'_>) {
+        let mut actions = Vec::new();
+        self.hosts[n].sessions.handle(self.now, event, &mut actions);
+        for action in actions {
+            self.act(n, action);
+        }
+        let Some(at) = self.hosts[n].sessions.next_wake() else { return };
+        if self.hosts[n].wakes.is_none_or(|pending| pending <= self.now || at < pending) {
+            let delay = at.saturating_sub(self.now).max(MS);
+            self.hosts[n].wakes = Some(self.now + delay);
+            self.later(delay, n, Arrival::Wake);
+        }
+    }
+
+    pub(super) fn act(&mut self, n: usize, action: Action) {
+        let host = &mut self.hosts[n];
+        match action {
+            Action::Dial(id, _, Path::Udp(address)) => {
+                host.dials += 1;
+                let target = (0..self.hosts.len()).find(|h| path(*h) == Path::Udp(address)).unwrap();
+                let mut delay = 4 * MS;
+                while self.chance(self.loss) {
+                    delay += 300 * MS;
+                }
+                let life = self.lives[n];
+                self.later(delay, target, Arrival::Handshake { dialler: n, id, target, life });
+            }
+            Action::Close(id, why) => {
+                if let Some(wire) = self.wire(n, id).filter(|w| self.wires[*w].open) {
+                    self.wires[wire].open = false;
+                    self.stream(wire, n, |to| Arrival::Closed { wire, to, why });
+                }
+            }
+            Action::InstallReceive(id, _, index) => {
+                assert!(host.opens.insert(index, id).is_none());
+            }
+            Action::Greet(id, hello) => {
+                let wire = self.wire(n, id).unwrap();
+                self.stream(wire, n, |to| Arrival::Greeting { wire, to, hello });
+            }
+            Action::InstallSend(id, peer, index, _) => {
+                let peer = (0..self.hosts.len()).find(|h| self::id(*h) == peer).unwrap();
+                self.hosts[n].seals.insert(id, (index, peer));
+            }
+            Action::Use(peer, id) => {
+                assert!(host.seals.contains_key(&id), "no key to use");
+                host.used.insert(peer, id);
+            }
+            Action::Unuse(peer) => assert!(host.used.remove(&peer).is_some()),
+            Action::EraseKeys(id) => {
+                host.opens.retain(|_, c| *c != id);
+                host.seals.remove(&id);
+            }
+            Action::Probe(id, body, _) => self.seal(n, id, Some(body.to_vec())),
+            Action::Notice(Path::Udp(address), index) => {
+                let to = (0..self.hosts.len()).find(|h| path(*h) == Path::Udp(address)).unwrap();
+                self.datagram(n, to, Arrival::Notice { index });
+            }
+            Action::LinkUp(peer) => assert!(host.up.insert(peer)),
+            Action::LinkDown(peer) => assert!(host.up.remove(&peer)),
+            Action::Count(reason) => host.counts.push(reason),
+        }
+    }
+
+    pub(super) fn seal(&mut self, n: usize, connection: ConnectionId, body: Option<Vec<u8>>) {
+        if let Some((index, to)) = self.hosts[n].seals.get(&connection).copied() {
+            self.datagram(n, to, Arrival::Envelope { from: n, index, body });
+        }
+    }
+
+    pub(super) fn arrive(&mut self, n: usize, arrival: Arrival) {
+        if !self.hosts[n].alive {
+            return;
+        }
+        match arrival {
+            Arrival::Handshake { dialler, id: connection, target, life } => {
+                let cut = self.cut.contains(&(dialler.min(target), dialler.max(target)));
+                if cut || self.lives[dialler] != life || !self.hosts[dialler].alive {
+                    return;
+                }
+                let theirs = self.hosts[target].sessions.new_connection();
+                self.wires.push(Wire {
+                    ends: [(dialler, connection), (target, theirs)],
+                    lives: [life, self.lives[target]],
+                    open: true,
+                });
+                self.event(dialler, Event::Reached(connection, id(target)));
+                self.event(target, Event::Accepted(theirs, id(dialler), path(dialler)));
+            }
+            Arrival::Greeting { wire, to, hello } => {
+                if let Some(connection) = self.end(wire, to) {
+                    self.event(n, Event::Hello(connection, hello));
+                }
+            }
+            Arrival::Closed { wire, to, why } => {
+                self.wires[wire].open = false;
+                let end = self.wires[wire].ends.iter().position(|(h, _)| *h == to).unwrap();
+                if self.wires[wire].lives[end] == self.lives[to] {
+                    let connection = self.wires[wire].ends[end].1;
+                    self.event(n, Event::Lost(connection, Some(why)));
+                }
+            }
+            Arrival::Envelope { from, index, body } => match (self.hosts[n].opens.get(&index), body) {
+                (Some(_), Some(body)) => self.event(n, Event::Probe(index, &body)),
+                (Some(_), None) => {
+                    self.frames.insert((from, n), self.now);
+                }
+                (None, _) => self.event(n, Event::UnknownIndex(path(from), index)),
+            },
+            Arrival::Notice { index } => self.event(n, Event::Notice(index)),
+            Arrival::Wake => self.event(n, Event::Tick),
+        }
+    }
+
+    pub(super) fn end(&self, wire: usize, to: usize) -> Option<ConnectionId> {
+        let wire = &self.wires[wire];
+        let end = wire.ends.iter().position(|(h, _)| *h == to)?;
+        (wire.open && wire.lives[end] == self.lives[to]).then_some(wire.ends[end].1)
+    }
+
+    /// Lets time pass. Every host sends a frame to every other now and then.
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut frames_at = self.now;
+        while self.now < end {
+            let next = self.queue.peek().map_or(end, |Reverse((at, ..))| *at);
+            if frames_at <= next.min(end) && self.frames_every > Duration::ZERO {
+                self.now = self.now.max(frames_at);
+                frames_at += self.frames_every;
+                for n in (0..self.hosts.len()).filter(|n| self.hosts[*n].alive).collect::<Vec<_>>() {
+                    for connection in self.hosts[n].used.values().copied().collect::<Vec<_>>() {
+                        self.seal(n, connection, None);
+                    }
+                }
+            } else if next <= end {
+                let Some(Reverse((at, sequence, to))) = self.queue.pop() else { break };
+                self.now = self.now.max(at);
+                let arrival = self.arrivals.remove(&sequence).unwrap();
+                self.arrive(to, arrival);
+            } else {
+                self.now = end;
+            }
+        }
+    }
+
+    /// One open connection for each pair of living hosts, used by both, and frames pass both ways.
+    pub(super) fn assert_settled(&self) {
+        let alive: Vec<usize> = (0..self.hosts.len()).filter(|n| self.hosts[*n].alive).collect();
+        for &a in &alive {
+            for &b in alive.iter().filter(|b| **b != a) {
+                assert!(self.hosts[a].up.contains(&id(b)), "{a} -> {b} down at {:?}", self.now);
+                let wire = self.wire(a, self.hosts[a].used[&id(b)]).unwrap();
+                assert_eq!(Some(wire), self.wire(b, self.hosts[b].used[&id(a)]), "{a} and {b} agree");
+                let age = self.now - self.frames[&(a, b)];
+                assert!(age < 300 * MS, "{a} -> {b}: no frame for {age:?}");
+                let open = |w: &&Wire| {
+                    w.open
+                        && [(a, b), (b, a)].contains(&(w.ends[0].0, w.ends[1].0))
+                        && (0..2).all(|e| w.lives[e] == self.lives[w.ends[e].0])
+                };
+                assert_eq!(self.wires.iter().filter(open).count(), 1, "{a} and {b} keep one connection");
+            }
+        }
+    }
+
+    pub(super) fn view(&self, of: usize, peer: usize) -> LinkView {
+        self.hosts[of].sessions.links().find(|l| l.host == id(peer)).unwrap()
+    }
+}

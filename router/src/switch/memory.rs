@@ -1,0 +1,258 @@
+//! What a lane has seen of one network by itself: MACs without a fact, and how much each source floods. Bounded, and it
+//! forgets. `now` is any clock that only goes forward.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use weft_api::id::Mac;
+
+use super::table::Owner;
+use crate::drop::DropReason;
+
+/// MACs without a fact that are learned of one host; further ones are not, so frames to them are flooded.
+pub const LEARNED_PER_HOST: usize = 256;
+/// A learned MAC that was silent for so long is forgotten.
+pub const LEARNED_LIFE: Duration = Duration::from_secs(300);
+/// A learned MAC may change hosts so often within [`MOVE_WINDOW`]; then it is frozen where it is.
+pub const MOVE_LIMIT: u8 = 5;
+/// See [`MOVE_LIMIT`]; also how long a MAC stays frozen after the last attempt to move it.
+pub const MOVE_WINDOW: Duration = Duration::from_secs(10);
+/// Copies of flooded frames that one source may cause in a second; more are dropped (`FloodLimit`).
+pub const FLOOD_COPIES_PER_SECOND: u32 = 20_000;
+/// Copies that it may cause at once after a silence.
+pub const FLOOD_BURST: u32 = 10_000;
+/// Sources whose floods are counted each by itself; further ones share one allowance.
+pub const FLOOD_SOURCES: usize = 1024;
+/// A full table is swept no more often than this, so that a stream of new MACs costs no sweep each.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// The memory of one network.
+#[derive(Default, Debug)]
+pub struct Memory {
+    learned: HashMap<Mac, Learned>,
+    /// How many of `learned` are of each host.
+    counts: HashMap<Owner, usize>,
+    learned_swept: Option<Duration>,
+    floods: HashMap<Mac, Allowance>,
+    floods_swept: Option<Duration>,
+    other_floods: Option<Allowance>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Learned {
+    owner: Owner,
+    seen: Duration,
+    moves: u8,
+    moved: Duration,
+}
+
+impl Memory {
+    /// Nothing seen.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where a MAC without a fact was seen last, if it was lately.
+    #[must_use]
+    pub fn place_of(&self, mac: Mac, now: Duration) -> Option<Owner> {
+        self.learned.get(&mac).filter(|l| l.is_alive(now)).map(|l| l.owner)
+    }
+
+    /// Notes that a MAC without a fact sends from `owner`.
+    pub fn learn(&mut self, mac: Mac, owner: Owner, now: Duration) -> Result<(), DropReason> {
+        let mut moves = (0, now);
+        if let Some(known) = self.learned.get_mut(&mac) {
+            if known.owner == owner {
+                known.seen = now;
+                return Ok(());
+            }
+            if known.is_alive(now) {
+                known.may_move(now)?;
+                moves = (known.moves, known.moved);
+            }
+            // Better unknown, and flooded, than remembered where it no longer is.
+            self.forget(mac);
+        }
+        if self.has_room(owner, now) {
+            self.learned.insert(mac, Learned { owner, seen: now, moves: moves.0, moved: moves.1 });
+            *self.counts.entry(owner).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes `copies` out of what `source` may flood.
+    pub fn flood(&mut self, source: Mac, copies: u32, now: Duration) -> Result<(), DropReason> {
+        let allowance = match self.floods.get_mut(&source) {
+            Some(own) => own,
+            None => {
+                if self.floods.len() >= FLOOD_SOURCES && is_due(&mut self.floods_swept, now) {
+                    self.floods.retain(|_, allowance| !allowance.is_full(now));
+                }
+                if self.floods.len() < FLOOD_SOURCES {
+                    self.floods.entry(source).or_insert_with(|| Allowance::full(now))
+                } else {
+                    self.other_floods.get_or_insert_with(|| Allowance::full(now))
+                }
+            }
+        };
+        if allowance.take(copies, now) { Ok(()) } else { Err(DropReason::FloodLimit) }
+    }
+
+    fn forget(&mut self, mac: Mac) {
+        if let Some(Learned { owner, .. }) = self.learned.remove(&mac) {
+            match self.counts.get_mut(&owner) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.counts.remove(&owner)),
+            }
+        }
+    }
+
+    fn has_room(&mut self, owner: Owner, now: Duration) -> bool {
+        let is_full = |counts: &HashMap<Owner, usize>| counts.get(&owner) >= Some(&LEARNED_PER_HOST);
+        if is_full(&self.counts) && is_due(&mut self.learned_swept, now) {
+            self.learned.retain(|_, l| l.is_alive(now));
+            self.counts.clear();
+            for learned in self.learned.values() {
+                *self.counts.entry(learned.owner).or_default() += 1;
+            }
+        }
+        !is_full(&self.counts)
+    }
+}
+
+/// Whether a table may be swept at `now`; notes that it is.
+fn is_due(swept: &mut Option<Duration>, now: Duration) -> bool {
+    let due = swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP_EVERY);
+    if due {
+        *swept = Some(now);
+    }
+    due
+}
+
+impl Learned {
+    fn is_alive(&self, now: Duration) -> bool {
+        now.saturating_sub(self.seen) < LEARNED_LIFE
+    }
+
+    fn may_move(&mut self, now: Duration) -> Result<(), DropReason> {
+        if now.saturating_sub(self.moved) >= MOVE_WINDOW {
+            self.moves = 0;
+        }
+        self.moved = now;
+        if self.moves >= MOVE_LIMIT {
+            return Err(DropReason::MovesTooOften);
+        }
+        self.moves += 1;
+        Ok(())
+    }
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    copies: u32,
+    since: Duration,
+}
+
+impl Allowance {
+    fn full(now: Duration) -> Self {
+        Self { copies: FLOOD_BURST, since: now }
+    }
+
+    fn is_full(&self, now: Duration) -> bool {
+        self.at(now).copies == FLOOD_BURST
+    }
+
+    fn at(&self, now: Duration) -> Self {
+        let earned = now.saturating_sub(self.since).as_micros() * u128::from(FLOOD_COPIES_PER_SECOND);
+        let earned = u32::try_from(earned / 1_000_000).unwrap_or(FLOOD_BURST);
+        if earned == 0 {
+            return *self;
+        }
+        Self { copies: self.copies.saturating_add(earned).min(FLOOD_BURST), since: now }
+    }
+
+    fn take(&mut self, copies: u32, now: Duration) -> bool {
+        *self = self.at(now);
+        let enough = self.copies >= copies;
+        if enough {
+            self.copies -= copies;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::id::HostId;
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+    const A: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    fn host(n: u8) -> Owner {
+        Owner::Host(HostId([n; 8]))
+    }
+
+    fn mac(n: u16) -> Mac {
+        let [a, b] = n.to_be_bytes();
+        Mac([2, 9, 9, 9, a, b])
+    }
+
+    #[test]
+    fn learns_moves_and_forgets() {
+        let (mut memory, now) = (Memory::new(), NOW);
+        assert_eq!(memory.place_of(A, now), None);
+        memory.learn(A, host(1), now).unwrap();
+        assert_eq!(memory.place_of(A, now), Some(host(1)));
+        memory.learn(A, Owner::Here, now).unwrap();
+        assert_eq!(memory.place_of(A, now), Some(Owner::Here));
+        assert_eq!(memory.place_of(A, now + LEARNED_LIFE), None);
+    }
+
+    #[test]
+    fn a_loop_freezes_a_mac() {
+        let (mut memory, mut now) = (Memory::new(), NOW);
+        memory.learn(A, host(0), now).unwrap();
+        let moves = (1..100).map(|n| memory.learn(A, host(n % 2), now)).take_while(Result::is_ok).count();
+        assert_eq!(moves, usize::from(MOVE_LIMIT));
+        let frozen = memory.place_of(A, now);
+        now += MOVE_WINDOW / 2;
+        assert_eq!(memory.learn(A, host(0), now), Err(DropReason::MovesTooOften));
+        assert_eq!(memory.place_of(A, now), frozen);
+        now += MOVE_WINDOW;
+        assert_eq!(memory.learn(A, host(0), now), Ok(()), "thawed after a silence");
+    }
+
+    #[test]
+    fn one_host_cannot_fill_the_memory() {
+        let (mut memory, now) = (Memory::new(), NOW);
+        for n in 0..2000 {
+            memory.learn(mac(n), host(1), now).unwrap();
+        }
+        assert_eq!(memory.learned.len(), LEARNED_PER_HOST);
+        assert_eq!(memory.counts, HashMap::from([(host(1), LEARNED_PER_HOST)]));
+        memory.learn(A, host(2), now).unwrap();
+        assert_eq!(memory.place_of(A, now), Some(host(2)));
+        let later = now + LEARNED_LIFE;
+        memory.learn(mac(1999), host(1), later).unwrap();
+        assert_eq!(memory.place_of(mac(1999), later), Some(host(1)), "old ones make room");
+    }
+
+    #[test]
+    fn floods_are_limited_per_source() {
+        let (mut memory, now) = (Memory::new(), NOW);
+        assert_eq!(memory.flood(A, FLOOD_BURST, now), Ok(()));
+        assert_eq!(memory.flood(A, 1, now), Err(DropReason::FloodLimit));
+        assert_eq!(memory.flood(mac(1), 1, now), Ok(()), "another source");
+        let later = now + Duration::from_millis(10);
+        assert_eq!(memory.flood(A, FLOOD_COPIES_PER_SECOND / 100, later), Ok(()));
+        assert_eq!(memory.flood(A, 1, later), Err(DropReason::FloodLimit));
+        for n in 0..5000 {
+            let _ = memory.flood(mac(n), 1, later);
+        }
+        assert!(memory.floods.len() <= FLOOD_SOURCES);
+    }
+}

@@ -1,0 +1,188 @@
+//! The switch: what becomes of a frame. Decides only; the lane acts.
+//!
+//! Per network a [`Table`] of what facts and decisions say, replaced whole by the control side, and a [`Memory`] of what
+//! the lane has seen itself, bounded. Facts outrank memory (PROTOCOL 7).
+
+mod memory;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use weft_api::id::{HostId, Mac};
+
+use crate::drop::DropReason;
+use crate::frame::{Claim, ETHERNET_LEN, Layout, destination_mac, source_mac};
+
+pub use memory::{
+    FLOOD_BURST, FLOOD_COPIES_PER_SECOND, FLOOD_SOURCES, LEARNED_LIFE, LEARNED_PER_HOST, MOVE_LIMIT,
+    MOVE_WINDOW, Memory,
+};
+pub use table::{Block, Owner, Table};
+
+const VLAN_TAG_LEN: usize = 4;
+/// 01:80:c2:00:00:0x: protocols between a bridge and its neighbour (IEEE 802.1Q 8.6.3).
+const LINK_LOCAL: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
+
+/// What becomes of a frame of our own tap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outbound {
+    /// To this host.
+    To(HostId),
+    /// A copy to each of [`Table::hosts`].
+    Flood,
+    /// Nowhere.
+    Drop(DropReason),
+}
+
+/// What becomes of a frame from the mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inbound {
+    /// To our own tap, and nowhere else: a frame from the mesh never goes back into it.
+    Deliver,
+    /// Nowhere.
+    Drop(DropReason),
+}
+
+/// A frame, or the headers of a superframe, with where its headers lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<'f> {
+    destination: Mac,
+    source: Mac,
+    layout: Layout,
+    frame: &'f [u8],
+}
+
+impl<'f> Headers<'f> {
+    /// `frame` is a whole frame, or at least all headers of one.
+    #[inline]
+    pub fn of(frame: &'f [u8]) -> Result<Self, DropReason> {
+        let layout = Layout::parse(frame).ok_or(DropReason::FrameTooShort)?;
+        let (Some(destination), Some(source)) = (destination_mac(frame), source_mac(frame)) else {
+            return Err(DropReason::FrameTooShort);
+        };
+        Ok(Self { destination: Mac(destination), source: Mac(source), layout, frame })
+    }
+
+    /// Where the headers lie.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Checks that a frame of `len` bytes fits the network, which a superframe need not.
+    pub fn check_len(&self, len: usize, table: &Table) -> Result<(), DropReason> {
+        let most = ETHERNET_LEN + VLAN_TAG_LEN * usize::from(self.layout.vlan_tags) + usize::from(table.mtu);
+        if len > most { Err(DropReason::FrameTooLong) } else { Ok(()) }
+    }
+}
+
+/// Decides over a frame, or over `frames` that were merged, read from this host's tap of `table`'s network.
+#[inline]
+pub fn outbound(
+    table: &Table,
+    memory: &mut Memory,
+    headers: &Headers<'_>,
+    frames: u32,
+    now: Duration,
+) -> Outbound {
+    let mut decide = || {
+        check_source(table, memory, headers, Owner::Here, now)?;
+        let place = match table.endpoints.get(&headers.destination) {
+            Some(owner) => Some(*owner),
+            None if headers.destination.is_group() => None,
+            None => memory.place_of(headers.destination, now),
+        };
+        match place {
+            Some(Owner::Here) => Err(DropReason::StaysHere),
+            Some(Owner::Host(host)) => Ok(Outbound::To(host)),
+            None if table.hosts.is_empty() => Err(DropReason::NobodyElse),
+            None => {
+                let hosts = u32::try_from(table.hosts.len()).unwrap_or(u32::MAX);
+                memory.flood(headers.source, frames.saturating_mul(hosts), now)?;
+                Ok(Outbound::Flood)
+            }
+        }
+    };
+    decide().unwrap_or_else(Outbound::Drop)
+}
+
+/// Decides over a frame of `table`'s network that came sealed from the host `from`.
+#[inline]
+pub fn inbound(
+    table: &Table,
+    memory: &mut Memory,
+    from: HostId,
+    headers: &Headers<'_>,
+    now: Duration,
+) -> Inbound {
+    let mut decide = || {
+        if !table.hosts.contains(&from) {
+            return Err(DropReason::NetworkNotTheirs);
+        }
+        check_source(table, memory, headers, Owner::Host(from), now)?;
+        match table.endpoints.get(&headers.destination) {
+            Some(Owner::Host(_)) => Err(DropReason::NotHere),
+            Some(Owner::Here) | None => Ok(Inbound::Deliver),
+        }
+    };
+    decide().unwrap_or_else(Inbound::Drop)
+}
+
+/// The rules of both ways: addresses that never cross the mesh, and whose MAC and IP addresses may come from `origin`.
+fn check_source(
+    table: &Table,
+    memory: &mut Memory,
+    headers: &Headers<'_>,
+    origin: Owner,
+    now: Duration,
+) -> Result<(), DropReason> {
+    let Headers { destination, source, .. } = *headers;
+    if source.is_group() || source.0 == [0; 6] {
+        return Err(DropReason::SourceInvalid);
+    }
+    if source == Mac::GATEWAY || destination == Mac::GATEWAY {
+        return Err(DropReason::GatewayStays);
+    }
+    if destination.0[..5] == LINK_LOCAL && destination.0[5] < 0x10 {
+        return Err(DropReason::LinkLocal);
+    }
+    let known = table.endpoints.get(&source);
+    if known.is_some_and(|owner| *owner != origin) {
+        return Err(DropReason::SourceNotTheirs);
+    }
+    check_claims(table, headers, origin)?;
+    // Last, so that a frame that is dropped teaches nothing.
+    if known.is_none() { memory.learn(source, origin, now) } else { Ok(()) }
+}
+
+/// Every address that the frame says is its sender's: in IP, ARP and neighbour discovery.
+fn check_claims(table: &Table, headers: &Headers<'_>, origin: Owner) -> Result<(), DropReason> {
+    let Headers { source, layout, frame, .. } = headers;
+    if layout.hides() {
+        return Err(DropReason::HeadersHidden);
+    }
+    if let Some(ip) = layout.source_ip(frame).filter(|ip| !ip.is_unspecified()) {
+        check_claim(table, ip, *source, origin)?;
+    }
+    for Claim { ip, mac } in [layout.arp_sender(frame), layout.nd_claim(frame)].into_iter().flatten() {
+        check_claim(table, ip, Mac(mac), origin)?;
+        let another = |owner: &Owner| *owner != origin;
+        if Mac(mac) != *source && table.endpoints.get(&Mac(mac)).is_some_and(another) {
+            return Err(DropReason::AddressNotTheirs);
+        }
+    }
+    Ok(())
+}
+
+fn check_claim(table: &Table, ip: IpAddr, mac: Mac, origin: Owner) -> Result<(), DropReason> {
+    let theirs = match table.addresses.get(&ip) {
+        Some(holder) => *holder == mac,
+        None if table.gateways.contains(&ip) => false,
+        // An address without an endpoint: a nested one, or an endpoint whose fact is still on its way.
+        None => table.block_owner(ip).is_none_or(|owner| owner == origin),
+    };
+    if theirs { Ok(()) } else { Err(DropReason::AddressNotTheirs) }
+}
