@@ -1,0 +1,122 @@
+//! What crosses between a lane and the control side: commands in, events out, both by bounded queues.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weft_api::id::HostId;
+
+use crate::tables::SendEpoch;
+
+/// Events that wait for the control side; when full they are dropped and counted (`ControlQueueFull`, `UnprovenQueueFull`).
+pub const EVENT_QUEUE: usize = 2048;
+/// The longest QUIC packet that is passed on; with [`EVENT_QUEUE`] it bounds the memory that a peer can fill. Longer ones are
+/// dropped (`ControlTooLong`).
+pub const MAX_QUIC_LEN: usize = 2048;
+/// Commands that wait for the lane; when full `send_sealed` says so, and it is counted (`CommandQueueFull`).
+pub const COMMAND_QUEUE: usize = 1024;
+
+/// A chunk of the control side, to be sealed by the lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ControlChunk {
+    /// A whole QUIC packet.
+    Quic(Vec<u8>),
+    /// A probe, at most [`weft_router::chunk::MAX_PROBE_LEN`] bytes; what it says is the session layer's.
+    Probe(Vec<u8>),
+    /// The answer to a probe, of the same length limit.
+    Answer(Vec<u8>),
+}
+
+/// Where a control chunk goes when not along the session's path as it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Aim {
+    /// This address instead of the path's: a challenge to a candidate.
+    pub address: Option<SocketAddr>,
+    /// Padded to a datagram of this length: a probe of the path MTU. Too small a number has no effect.
+    pub datagram: Option<u16>,
+}
+
+pub(crate) struct Command {
+    pub epoch: Arc<SendEpoch>,
+    pub chunk: ControlChunk,
+    pub aim: Aim,
+}
+
+/// What the lane tells the control side.
+#[derive(Debug)]
+pub enum LaneEvent {
+    /// A QUIC packet outside an envelope.
+    Bare {
+        /// Its sender, unproven.
+        from: SocketAddr,
+        /// The packet.
+        bytes: Vec<u8>,
+    },
+    /// A QUIC packet from an authentic envelope.
+    Quic {
+        /// Our session index.
+        index: u32,
+        /// Where the envelope came from.
+        from: SocketAddr,
+        /// The packet.
+        bytes: Vec<u8>,
+    },
+    /// A probe from an authentic envelope.
+    Probe {
+        /// Our session index.
+        index: u32,
+        /// Where the envelope came from.
+        from: SocketAddr,
+        /// When it was read from the socket.
+        at: Instant,
+        /// Length of the datagram that carried it, for path MTU probes.
+        datagram: u16,
+        /// What it says.
+        body: Vec<u8>,
+        /// An answer to one of ours.
+        answer: bool,
+    },
+    /// The first authentic envelope of an epoch.
+    FirstAuthentic {
+        /// Our session index.
+        index: u32,
+        /// Where it came from.
+        from: SocketAddr,
+    },
+    /// A direct lane-0 envelope, the newest so far, came from another address than the one before (PROTOCOL 5).
+    Moved {
+        /// Our session index.
+        index: u32,
+        /// Where it came from.
+        from: SocketAddr,
+    },
+    /// An envelope with a session index that nobody here knows. The control side answers with
+    /// [`super::LaneHandle::send_notice`], rate limited.
+    UnknownIndex {
+        /// Its sender, unproven.
+        from: SocketAddr,
+        /// The index.
+        index: u32,
+        /// Length of the datagram.
+        len: usize,
+    },
+    /// A peer says that it does not know a session index of ours. Unproven: never ends a session by itself.
+    Notice {
+        /// Its sender, unproven.
+        from: SocketAddr,
+        /// The index, as we sent it.
+        index: u32,
+    },
+    /// This epoch has sent 2^31 envelopes on a lane: it needs new keys.
+    Worn {
+        /// The peer.
+        host: HostId,
+        /// The peer's session index of that epoch.
+        index: u32,
+    },
+    /// The kernel refused an offload; the lane goes on without it.
+    OffloadLost {
+        /// What: `UDP_SEGMENT`.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,220 @@
+//! From the mesh to the taps: receive, judge each datagram by its own first bytes, open in place, walk the chunks, deliver.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_router::chunk::{Chunk, ChunkKind, Chunks};
+use weft_router::drop::DropReason;
+use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
+
+use super::deliver::{Deliverer, Origin};
+use super::desk::Desk;
+use super::event::{LaneEvent, MAX_QUIC_LEN};
+use super::port::Port;
+use super::ring::Ring;
+use crate::sys;
+use crate::tables::{ReceiveEpoch, Tables};
+
+/// Calls of recvmsg before the lane looks at the taps again.
+const RECEIVES: usize = 16;
+
+/// The inbound half.
+pub(super) struct Inbox {
+    ring: Ring,
+    deliverer: Deliverer,
+    /// The epoch of the latest envelope: the next is mostly of the same.
+    latest: Option<Arc<ReceiveEpoch>>,
+    /// Authentic datagrams and bytes of `latest` that are not yet counted there.
+    uncounted: (u64, u64),
+}
+
+/// What does not change while one batch is received.
+pub(super) struct Surroundings<'a> {
+    pub desk: &'a Desk,
+    pub tables: &'a Tables,
+    pub ports: &'a mut [Port],
+    pub now: Duration,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        Self { ring: Ring::new(), deliverer: Deliverer::new(), latest: None, uncounted: (0, 0) }
+    }
+
+    /// The tables have changed: what was remembered of the old ones is let go.
+    pub(super) fn forget(&mut self) {
+        self.count_received();
+        self.latest = None;
+    }
+
+    /// Receives what is there, delivers it whole. Returns whether there was anything.
+    pub(super) fn receive(&mut self, around: &mut Surroundings<'_>) -> bool {
+        let mut any = false;
+        for _ in 0..RECEIVES {
+            let received = match sys::receive(around.desk.shared.socket.as_fd(), self.ring.slot()) {
+                Ok(received) => received,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                // An error that waited in the socket, of something sent earlier; it is gone now.
+                Err(_) => continue,
+            };
+            any = true;
+            self.read(around, &received);
+            if self.deliverer.is_open() && !self.ring.advance() {
+                self.deliverer.deliver(around, &self.ring);
+            }
+            if !self.deliverer.is_open() {
+                self.ring.release();
+            }
+        }
+        self.deliverer.deliver(around, &self.ring);
+        self.ring.release();
+        self.count_received();
+        any
+    }
+
+    fn read(&mut self, around: &mut Surroundings<'_>, received: &sys::Received) {
+        let from = match received.from {
+            _ if received.truncated => return around.desk.drop(DropReason::Truncated),
+            _ if received.len == 0 => return around.desk.drop(DropReason::Empty),
+            None => return around.desk.drop(DropReason::UnknownKind),
+            Some(from) => from,
+        };
+        let mut start = 0;
+        while start < received.len {
+            let end = (start + received.segment).min(received.len);
+            if let Err(reason) = self.datagram(around, start..end, from) {
+                around.desk.drop(reason);
+            }
+            start = end;
+        }
+    }
+
+    #[inline]
+    fn datagram(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        range: Range<usize>,
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
+        let desk = around.desk;
+        let bytes = &self.ring.slot()[range.clone()];
+        match Shape::of(bytes)? {
+            Shape::Envelope(header) => self.envelope(around, header, range, from)?,
+            Shape::Bare if bytes.len() > MAX_QUIC_LEN => return Err(DropReason::ControlTooLong),
+            Shape::Bare => desk.tell_unproven(|| LaneEvent::Bare { from, bytes: bytes.to_vec() }),
+            Shape::Notice(header) => {
+                desk.tell_unproven(|| LaneEvent::Notice { from, index: header.index });
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn envelope(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        header: Header,
+        range: Range<usize>,
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
+        let (desk, len) = (around.desk, range.len());
+        let Some(epoch) = self.take_epoch(around.tables, header.index) else {
+            desk.tell_unproven(|| LaneEvent::UnknownIndex { from, index: header.index, len });
+            return Err(DropReason::UnknownIndex);
+        };
+        let datagram = &mut self.ring.slot()[range.clone()];
+        let opened = epoch.with_window(header.lane, |window| {
+            window.check(header.counter)?;
+            epoch.key().open(header, datagram)?;
+            window.accept(header.counter, from)
+        });
+        let origin = Origin { epoch, lane: header.lane };
+        match opened {
+            Ok(moved) => {
+                self.uncounted = (self.uncounted.0 + 1, self.uncounted.1 + len as u64);
+                if origin.epoch.first_authentic() {
+                    desk.tell(LaneEvent::FirstAuthentic { index: header.index, from });
+                } else if moved && header.lane == 0 {
+                    desk.tell(LaneEvent::Moved { index: header.index, from });
+                }
+                let chunks = range.start + HEADER_LEN..range.end - TAG_LEN;
+                self.chunks(around, &origin, chunks, from, len);
+            }
+            Err(reason) => desk.drop_on(origin.epoch.drops(), reason, 1),
+        }
+        self.latest = Some(origin.epoch);
+        Ok(())
+    }
+
+    #[inline]
+    fn chunks(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        origin: &Origin,
+        area: Range<usize>,
+        from: SocketAddr,
+        datagram: usize,
+    ) {
+        let (desk, slot, index) = (around.desk, self.ring.current(), origin.epoch.index());
+        let mut chunks = Chunks::new();
+        while let Some(chunk) = chunks.next_in(&self.ring.slot()[area.clone()]) {
+            let Chunk { kind, body } = match chunk {
+                Ok(chunk) => chunk,
+                Err(reason) => {
+                    desk.drop_on(origin.epoch.drops(), reason, 1);
+                    continue;
+                }
+            };
+            let body = area.start + body.start..area.start + body.end;
+            let bytes = || self.ring.bytes(slot, body.clone()).to_vec();
+            let taken = match kind {
+                ChunkKind::Frame { network, checksum } => {
+                    self.deliverer.frame(around, &mut self.ring, origin, network, checksum, body)
+                }
+                ChunkKind::Piece { network } => {
+                    self.deliverer.piece(around, &self.ring, origin, network, body)
+                }
+                ChunkKind::Quic if body.len() > MAX_QUIC_LEN => Err(DropReason::ControlTooLong),
+                ChunkKind::Quic => {
+                    desk.tell(LaneEvent::Quic { index, from, bytes: bytes() });
+                    Ok(())
+                }
+                ChunkKind::Probe | ChunkKind::Answer => {
+                    desk.tell(LaneEvent::Probe {
+                        index,
+                        from,
+                        at: Instant::now(),
+                        datagram: datagram as u16,
+                        body: bytes(),
+                        answer: kind == ChunkKind::Answer,
+                    });
+                    Ok(())
+                }
+            };
+            if let Err(reason) = taken {
+                desk.drop_on(origin.epoch.drops(), reason, 1);
+            }
+        }
+    }
+
+    /// The epoch of `index`, moved out of `latest` if it is that one; the caller puts it there again.
+    #[inline]
+    fn take_epoch(&mut self, tables: &Tables, index: u32) -> Option<Arc<ReceiveEpoch>> {
+        if self.latest.as_ref().is_some_and(|e| e.index() == index) {
+            return self.latest.take();
+        }
+        let epoch = tables.receives.get(&index)?;
+        self.count_received();
+        Some(Arc::clone(epoch))
+    }
+
+    fn count_received(&mut self) {
+        let (datagrams, bytes) = std::mem::take(&mut self.uncounted);
+        if let Some(epoch) = self.latest.as_ref().filter(|_| datagrams > 0) {
+            epoch.count_received(datagrams, bytes);
+        }
+    }
+}

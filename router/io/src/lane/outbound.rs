@@ -1,0 +1,218 @@
+//! From the taps to the mesh: read, decide, cut or pack, seal into the train of the peer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_api::id::{HostId, NetworkId};
+use weft_router::drop::DropReason;
+use weft_router::offload::plain::settle;
+use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
+use weft_router::switch::{self, Headers, Memory, Outbound, Table};
+
+use super::desk::Desk;
+use super::port::Port;
+use super::train::{CAPACITY, Train};
+use crate::tables::Tables;
+
+/// Frames read from one tap before the lane looks at the socket again.
+const TAP_READS: usize = 64;
+/// Peers with an open train; one more, and the oldest departs.
+const MAX_TRAINS: usize = 16;
+/// A virtio-net header and the longest frame that a tap gives.
+const TAP_BUFFER: usize = VnetHeader::LEN + 65_535 + 64;
+
+/// The outbound half.
+pub(super) struct Outbox {
+    trains: Trains,
+    merge: Merge,
+    buffer: Box<[u8]>,
+    superframes: u16,
+}
+
+impl Outbox {
+    pub(super) fn new() -> Self {
+        Self {
+            trains: Trains { open: Vec::with_capacity(MAX_TRAINS), spare: Vec::new(), latest: 0 },
+            merge: Merge::new(),
+            buffer: vec![0; TAP_BUFFER].into_boxed_slice(),
+            superframes: 0,
+        }
+    }
+
+    /// Reads what the tap of `port` has. Returns whether there was anything.
+    pub(super) fn read(&mut self, desk: &Desk, tables: &Tables, port: &mut Port, now: Duration) -> bool {
+        let Self { trains, merge, buffer, superframes } = self;
+        let table = port.table.clone();
+        let mut any = false;
+        for _ in 0..TAP_READS {
+            let Some(len) = port.read(desk, buffer) else { break };
+            any = true;
+            let Some(table) = &table else {
+                desk.drop(DropReason::NetworkUnknown);
+                continue;
+            };
+            let Some((vnet, _)) = VnetHeader::parse(&buffer[..len]) else {
+                desk.drop(DropReason::TapGarbage);
+                continue;
+            };
+            let frame = &mut buffer[VnetHeader::LEN..len];
+            let memory = &mut port.memory;
+            Sender { desk, tables, table, memory, trains, superframes, now }.offer(merge, &vnet, frame);
+        }
+        if let Some(table) = &table {
+            let memory = &mut port.memory;
+            Sender { desk, tables, table, memory, trains, superframes, now }.send_merged(merge);
+        }
+        any
+    }
+
+    /// Everything leaves.
+    pub(super) fn flush(&mut self, desk: &Desk) {
+        self.trains.flush(desk);
+    }
+}
+
+/// All that one frame on its way out needs.
+struct Sender<'a> {
+    desk: &'a Desk,
+    tables: &'a Tables,
+    table: &'a Table,
+    memory: &'a mut Memory,
+    trains: &'a mut Trains,
+    superframes: &'a mut u16,
+    now: Duration,
+}
+
+impl Sender<'_> {
+    /// Holds the frame for company, or sends it after what was held.
+    #[inline]
+    fn offer(&mut self, merge: &mut Merge, vnet: &VnetHeader, frame: &mut [u8]) {
+        if vnet.is_superframe() {
+            self.send_merged(merge);
+            return self.send(vnet, frame);
+        }
+        let mut offer = merge.offer(vnet, frame);
+        if offer == Offer::Flush {
+            self.send_merged(merge);
+            offer = merge.offer(vnet, frame);
+        }
+        if offer != Offer::Taken {
+            self.send(vnet, frame);
+        }
+    }
+
+    fn send_merged(&mut self, merge: &mut Merge) {
+        if let Some(Merged { vnet, frame }) = merge.take() {
+            self.send(&vnet, frame);
+        }
+    }
+
+    fn send(&mut self, vnet: &VnetHeader, frame: &mut [u8]) {
+        if let Err(reason) = self.try_send(vnet, frame) {
+            self.desk.drop(reason);
+        }
+    }
+
+    /// Drops that belong to one copy are counted here; those of the whole frame are the error.
+    #[inline]
+    fn try_send(&mut self, vnet: &VnetHeader, frame: &mut [u8]) -> Result<(), DropReason> {
+        let headers = Headers::of(frame)?;
+        let layout = *headers.layout();
+        let frames = match vnet.is_superframe() {
+            true => frame.len().div_ceil(usize::from(vnet.gso_size).max(1)) as u32,
+            false => {
+                headers.check_len(frame.len(), self.table)?;
+                1
+            }
+        };
+        let verdict = switch::outbound(self.table, self.memory, &headers, frames, self.now);
+        if let Outbound::Drop(reason) = verdict {
+            return Err(reason);
+        }
+        if vnet.is_superframe() {
+            *self.superframes = self.superframes.wrapping_add(1);
+            self.each_copy(verdict, |desk, network, train, mtu, id| {
+                let cut = Cut::new(vnet, frame, train.cut_limits(mtu), id).map_err(reason_of)?;
+                train.push_pieces(desk, network, &cut)
+            });
+        } else {
+            let checksum = settle(vnet, Some(&layout), frame).map_err(|_| DropReason::ChecksumImpossible)?;
+            self.each_copy(verdict, |desk, network, train, _, _| {
+                train.push_frame(desk, network, checksum, frame)
+            });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn each_copy(
+        &mut self,
+        verdict: Outbound,
+        mut push: impl FnMut(&Desk, NetworkId, &mut Train, u16, u16) -> Result<(), DropReason>,
+    ) {
+        let (desk, network, mtu, id) = (self.desk, self.table.network, self.table.mtu, *self.superframes);
+        let mut copy = |host: HostId| match self.trains.to(desk, self.tables, host) {
+            Ok(train) => {
+                if let Err(reason) = push(desk, network, train, mtu, id) {
+                    desk.drop_on(train.epoch().drops(), reason, 1);
+                }
+            }
+            Err(reason) => desk.drop(reason),
+        };
+        match verdict {
+            Outbound::To(host) => copy(host),
+            Outbound::Flood => self.table.hosts.iter().copied().for_each(copy),
+            Outbound::Drop(_) => {}
+        }
+    }
+}
+
+/// The open trains, one per peer that something goes to in this batch.
+struct Trains {
+    open: Vec<Train>,
+    spare: Vec<Box<[u8]>>,
+    latest: usize,
+}
+
+impl Trains {
+    #[inline]
+    fn to(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<&mut Train, DropReason> {
+        if self.open.get(self.latest).is_none_or(|t| t.epoch().host() != host) {
+            self.latest = match self.open.iter().position(|t| t.epoch().host() == host) {
+                Some(at) => at,
+                None => self.start(desk, tables, host)?,
+            };
+        }
+        Ok(&mut self.open[self.latest])
+    }
+
+    fn start(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<usize, DropReason> {
+        let epoch = tables.sends.get(&host).ok_or(DropReason::NoSession)?;
+        let Some(path) = epoch.path() else {
+            epoch.drops().count(DropReason::NoPath);
+            return Err(DropReason::NoPath);
+        };
+        if self.open.len() == MAX_TRAINS {
+            let mut oldest = self.open.remove(0);
+            oldest.flush(desk);
+            self.spare.push(oldest.into_buffer());
+        }
+        let buffer = self.spare.pop().unwrap_or_else(|| vec![0; CAPACITY].into_boxed_slice());
+        self.open.push(Train::new(Arc::clone(epoch), path, desk.shared.ipv6, buffer));
+        Ok(self.open.len() - 1)
+    }
+
+    fn flush(&mut self, desk: &Desk) {
+        for mut train in self.open.drain(..) {
+            train.flush(desk);
+            self.spare.push(train.into_buffer());
+        }
+    }
+}
+
+fn reason_of(error: CutError) -> DropReason {
+    match error {
+        CutError::UdpTooBig { .. } | CutError::PathTooSmall { .. } => DropReason::TooBigForPath,
+        _ => DropReason::SuperframeInvalid,
+    }
+}

@@ -1,0 +1,84 @@
+//! Lanes that the kernel refuses something, and how they end.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use weft_api::id::{HostId, Mac};
+use weft_api::roster::Cipher;
+use weft_router::offload::{Gso, VnetHeader};
+use weft_router::seal::{Chain, Direction};
+use weft_router::switch::{Owner, Table};
+
+use super::*;
+use crate::tables::Path;
+
+const NETWORK: NetworkId = NetworkId(1);
+const PEER: HostId = HostId([2; 8]);
+const LOCAL: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const REMOTE: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+/// A TCP superframe of three segments, with the headers that matter.
+fn superframe() -> Vec<u8> {
+    let vnet = VnetHeader {
+        flags: VnetHeader::NEEDS_CSUM,
+        gso_type: Gso::Tcp4 as u8,
+        hdr_len: 54,
+        gso_size: 1000,
+        csum_start: 34,
+        csum_offset: 16,
+    };
+    let mut frame = [&REMOTE.0[..], &LOCAL.0, &[8, 0]].concat();
+    frame.extend([0x45, 0, 0x0b, 0xe0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    frame.resize(54 + 3000, 7);
+    [&vnet.to_bytes()[..], &frame].concat()
+}
+
+/// The kernel refuses UDP_SEGMENT on a socket that computes no UDP checksums: a stand-in for a device that cannot.
+#[test]
+fn without_gso_the_lane_sends_one_by_one() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+
+    let (lane, mut events) = LaneHandle::start(socket).unwrap();
+    assert!(lane.offloads().gso, "not yet known");
+    let path = Path { address: peer.local_addr().unwrap(), datagram: 1472 };
+    let key = Chain::first(&[1; 32]).seal_key(Cipher::Aes256Gcm, Direction::FromDialler);
+    let epoch = Arc::new(SendEpoch::new(PEER, 9, key, Some(path)));
+    let mut table = Table::new(NETWORK, 1340, Vec::new());
+    table.hosts.insert(PEER);
+    table.add_endpoint(REMOTE, &[], Owner::Host(PEER));
+    lane.set_tables(Arc::new(Tables {
+        sends: HashMap::from([(PEER, Arc::clone(&epoch))]),
+        networks: HashMap::from([(NETWORK, Arc::new(table))]),
+        ..Tables::default()
+    }));
+    let (tap, far) = UnixDatagram::pair().unwrap();
+    lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+
+    for round in 0..2 {
+        tap.send(&superframe()).unwrap();
+        for counter in 0..3 {
+            let mut buffer = [0; 2000];
+            let len = peer.recv(&mut buffer).expect("each piece by itself");
+            assert!(len > 1000);
+            assert_eq!(buffer[15], round * 3 + counter, "a counter is used once");
+        }
+    }
+    assert!(matches!(events.blocking_recv(), Some(LaneEvent::OffloadLost { what: "UDP_SEGMENT" })));
+    assert!(!lane.offloads().gso);
+    assert_eq!(lane.drops().by_label(), BTreeMap::new());
+    assert!(events.try_recv().is_err(), "told once");
+}
+
+#[test]
+fn the_lane_ends_with_its_last_handle() {
+    let (lane, mut events) = LaneHandle::start(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    drop(lane.clone());
+    assert!(matches!(events.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
+    drop(lane);
+    assert!(matches!(events.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+}

@@ -1,0 +1,282 @@
+//! A train: envelopes to one peer, sealed behind each other in the send buffer at one stride, sent by one call.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use weft_api::id::NetworkId;
+use weft_router::chunk::{NETWORK_HEAD_LEN, frame_head, piece_head};
+use weft_router::drop::DropReason;
+use weft_router::envelope::{HEADER_LEN, Header, OVERHEAD, TAG_LEN};
+use weft_router::offload::plain::Checksum;
+use weft_router::offload::{Cut, CutLimits};
+
+use super::desk::Desk;
+use super::event::LaneEvent;
+use crate::sys::{self, RawAddress};
+use crate::tables::{Path, SendEpoch};
+
+/// What one sendmsg with UDP_SEGMENT takes: the longest UDP payload over IPv4.
+const MAX_BYTES: usize = 65_507;
+/// Datagrams of one call; kernels before 6.10 take no more.
+const MAX_DATAGRAMS: usize = 64;
+/// Room for a full train and the envelope that is being packed behind it.
+pub(super) const CAPACITY: usize = MAX_BYTES + MAX_DATAGRAM;
+/// The longest datagram that a path may take.
+const MAX_DATAGRAM: usize = 9216;
+/// A packed envelope that lacks no more than this of the path's datagram is padded to it, so that the train can go on.
+const PADDING_LIMIT: usize = 256;
+
+/// Envelopes for one peer.
+pub(super) struct Train {
+    epoch: Arc<SendEpoch>,
+    to: RawAddress,
+    datagram: usize,
+    buffer: Box<[u8]>,
+    /// Bytes of sealed envelopes.
+    len: usize,
+    /// Length of each but the last.
+    stride: usize,
+    count: usize,
+    /// Bytes of chunks in the envelope being packed, which begins at `len`.
+    packed: usize,
+}
+
+impl Train {
+    /// An empty one. `buffer` is of [`CAPACITY`].
+    pub(super) fn new(epoch: Arc<SendEpoch>, path: Path, ipv6: bool, buffer: Box<[u8]>) -> Self {
+        let datagram = usize::from(path.datagram).min(MAX_DATAGRAM);
+        let to = RawAddress::new(path.address, ipv6);
+        Self { epoch, to, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
+    }
+
+    pub(super) fn epoch(&self) -> &Arc<SendEpoch> {
+        &self.epoch
+    }
+
+    pub(super) fn into_buffer(self) -> Box<[u8]> {
+        self.buffer
+    }
+
+    /// What the pieces for this peer must keep to.
+    pub(super) fn cut_limits(&self, inner_mtu: u16) -> CutLimits {
+        CutLimits { max_body: self.datagram.saturating_sub(OVERHEAD + NETWORK_HEAD_LEN), inner_mtu }
+    }
+
+    /// Packs a whole frame behind others in the same envelope, as long as they fit.
+    #[inline]
+    pub(super) fn push_frame(
+        &mut self,
+        desk: &Desk,
+        network: NetworkId,
+        checksum: Checksum,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        let chunk = NETWORK_HEAD_LEN + frame.len();
+        if OVERHEAD + chunk > self.datagram {
+            return Err(DropReason::TooBigForPath);
+        }
+        if OVERHEAD + self.packed + chunk > self.datagram {
+            self.close_envelope(desk, true)?;
+        }
+        let at = self.len + HEADER_LEN + self.packed;
+        let (head, body) = self.buffer[at..at + chunk].split_at_mut(NETWORK_HEAD_LEN);
+        head.copy_from_slice(&frame_head(network, checksum, frame.len() as u16));
+        body.copy_from_slice(frame);
+        self.packed += chunk;
+        Ok(())
+    }
+
+    /// Seals every piece of a superframe into an envelope of its own.
+    #[inline]
+    pub(super) fn push_pieces(
+        &mut self,
+        desk: &Desk,
+        network: NetworkId,
+        cut: &Cut<'_>,
+    ) -> Result<(), DropReason> {
+        self.close_envelope(desk, false)?;
+        for piece in cut.pieces() {
+            let body = cut.body_len(&piece);
+            let datagram = OVERHEAD + NETWORK_HEAD_LEN + body;
+            self.make_room(desk, datagram);
+            let (counter, worn) = self.epoch.use_counter(desk.lane())?;
+            let out = &mut self.buffer[self.len..self.len + datagram];
+            let chunk = &mut out[HEADER_LEN..];
+            chunk[..NETWORK_HEAD_LEN].copy_from_slice(&piece_head(network, body as u16));
+            let (head, rest) = chunk[NETWORK_HEAD_LEN..].split_at_mut(cut.head_len());
+            cut.write_head(&piece, head);
+            let payload = cut.payload(&piece);
+            rest[..payload.len()].copy_from_slice(payload);
+            let header = Header { lane: desk.lane(), index: self.epoch.index(), counter };
+            self.epoch.key().seal(header, out);
+            self.couple(datagram);
+            self.tell_worn(desk, worn);
+        }
+        Ok(())
+    }
+
+    /// Sends everything; empty afterwards.
+    pub(super) fn flush(&mut self, desk: &Desk) {
+        if let Err(reason) = self.close_envelope(desk, false) {
+            desk.drop_on(self.epoch.drops(), reason, 1);
+        }
+        self.depart(desk);
+    }
+
+    /// Seals what is packed. `more`: further envelopes follow, so it may be padded to their stride.
+    fn close_envelope(&mut self, desk: &Desk, more: bool) -> Result<(), DropReason> {
+        if self.packed == 0 {
+            return Ok(());
+        }
+        let (packed, start) = (std::mem::take(&mut self.packed), self.len + HEADER_LEN);
+        let (counter, worn) = self.epoch.use_counter(desk.lane())?;
+        let mut datagram = OVERHEAD + packed;
+        if !self.fits(datagram) {
+            // The train leaves without it; what is packed moves to the front.
+            self.depart(desk);
+            self.buffer.copy_within(start..start + packed, HEADER_LEN);
+        }
+        let full = if self.count == 0 { self.datagram } else { self.stride };
+        if more && full.saturating_sub(datagram) <= PADDING_LIMIT {
+            let padding = self.len + HEADER_LEN + packed;
+            datagram = datagram.max(full);
+            self.buffer[padding..self.len + datagram].fill(0);
+        }
+        let header = Header { lane: desk.lane(), index: self.epoch.index(), counter };
+        self.epoch.key().seal(header, &mut self.buffer[self.len..self.len + datagram]);
+        self.couple(datagram);
+        self.tell_worn(desk, worn);
+        Ok(())
+    }
+
+    /// Whether an envelope of `datagram` bytes may be the next of this train: none longer than the first, none after a shorter.
+    #[inline]
+    fn fits(&self, datagram: usize) -> bool {
+        self.count == 0
+            || (datagram <= self.stride
+                && self.len == self.count * self.stride
+                && self.count < MAX_DATAGRAMS
+                && self.len + datagram <= MAX_BYTES)
+    }
+
+    #[inline]
+    fn make_room(&mut self, desk: &Desk, datagram: usize) {
+        if !self.fits(datagram) {
+            self.depart(desk);
+        }
+    }
+
+    #[inline]
+    fn couple(&mut self, datagram: usize) {
+        if self.count == 0 {
+            self.stride = datagram;
+        }
+        self.len += datagram;
+        self.count += 1;
+    }
+
+    fn tell_worn(&self, desk: &Desk, worn: bool) {
+        if worn {
+            desk.tell(LaneEvent::Worn { host: self.epoch.host(), index: self.epoch.index() });
+        }
+    }
+
+    /// Hands the sealed envelopes to the kernel.
+    fn depart(&mut self, desk: &Desk) {
+        let (len, count) = (std::mem::take(&mut self.len), std::mem::take(&mut self.count));
+        if count == 0 {
+            return;
+        }
+        let bytes = &self.buffer[..len];
+        if count > 1 && desk.shared.gso.load(Ordering::Relaxed) {
+            match send(desk, &self.to, bytes, Some(self.stride as u16)) {
+                Ok(()) => return self.epoch.count_sent(count as u64, len as u64),
+                Err(error) if is_refused(&error) => {}
+                Err(error) => return desk.drop_on(self.epoch.drops(), reason_of(&error), count as u64),
+            }
+            if self.depart_singly(desk, len) {
+                // It was the train that was refused, not its datagrams: never again.
+                desk.shared.gso.store(false, Ordering::Relaxed);
+                desk.tell(LaneEvent::OffloadLost { what: "UDP_SEGMENT" });
+            }
+            return;
+        }
+        self.depart_singly(desk, len);
+    }
+
+    /// Returns whether every datagram was taken.
+    fn depart_singly(&self, desk: &Desk, len: usize) -> bool {
+        let mut all = true;
+        for datagram in self.buffer[..len].chunks(self.stride) {
+            match send(desk, &self.to, datagram, None) {
+                Ok(()) => self.epoch.count_sent(1, datagram.len() as u64),
+                Err(error) => {
+                    all = false;
+                    desk.drop_on(self.epoch.drops(), reason_of(&error), 1);
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Seals and sends one envelope with `chunk` alone, at once: control chunks are few, and aim where no train goes.
+pub(super) fn send_alone(
+    desk: &Desk,
+    epoch: &SendEpoch,
+    to: &RawAddress,
+    chunk: [&[u8]; 2],
+    padded: usize,
+) -> Result<(), DropReason> {
+    let len = (OVERHEAD + chunk[0].len() + chunk[1].len()).max(padded);
+    if len > MAX_DATAGRAM {
+        return Err(DropReason::TooBigForPath);
+    }
+    let (counter, worn) = epoch.use_counter(desk.lane())?;
+    let mut datagram = Vec::with_capacity(len);
+    datagram.extend([0; HEADER_LEN]);
+    datagram.extend(chunk[0]);
+    datagram.extend(chunk[1]);
+    datagram.resize(len.max(datagram.len() + TAG_LEN), 0);
+    epoch.key().seal(Header { lane: desk.lane(), index: epoch.index(), counter }, &mut datagram);
+    if worn {
+        desk.tell(LaneEvent::Worn { host: epoch.host(), index: epoch.index() });
+    }
+    send(desk, to, &datagram, None).map_err(|e| reason_of(&e))?;
+    epoch.count_sent(1, datagram.len() as u64);
+    Ok(())
+}
+
+/// Tries again after an interruption, and after an error that belongs to an earlier datagram.
+fn send(desk: &Desk, to: &RawAddress, bytes: &[u8], segment: Option<u16>) -> io::Result<()> {
+    const TRIES: usize = 3;
+    let mut result = Ok(());
+    for _ in 0..TRIES {
+        result = sys::send(desk.shared.socket.as_fd(), to, bytes, segment);
+        match result.as_ref().map_err(io::Error::raw_os_error) {
+            Err(Some(libc::EINTR | libc::ECONNREFUSED)) => {}
+            _ => break,
+        }
+    }
+    result
+}
+
+/// What a kernel or a device says that does not take UDP_SEGMENT.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP))
+}
+
+fn reason_of(error: &io::Error) -> DropReason {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DropReason::SendBufferFull,
+        Some(libc::ECONNREFUSED) => DropReason::PortClosed,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL) => {
+            DropReason::NoRoute
+        }
+        Some(libc::EMSGSIZE) => DropReason::DatagramTooBig,
+        Some(libc::EPERM | libc::EACCES) => DropReason::SendForbidden,
+        _ => DropReason::SendFailed,
+    }
+}

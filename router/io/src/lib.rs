@@ -1,0 +1,11 @@
+//! Taps, bridges, sockets, lanes and QUIC: what has a file descriptor or a thread. Nothing is decided here.
+
+pub mod activation;
+pub mod bridge;
+pub mod join;
+pub mod lane;
+pub mod node;
+mod quic;
+mod sys;
+pub mod tables;
+pub mod tap;

@@ -1,0 +1,126 @@
+//! What a node is started with, what it keeps on disk, and why it does not start.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use socket2::{Domain, Socket, Type};
+use thiserror::Error;
+use weft_api::decision::{Decision, DecisionKey};
+use weft_api::fact::FactRecord;
+use weft_api::id::{BootId, HostId, MeshKey};
+use weft_api::roster::{MeshRecord, RosterRecord};
+use weft_api::sign::{Signed, SigningKey};
+
+use crate::quic::endpoint::SettingsError;
+
+/// What a member is made of.
+pub struct NodeConfig {
+    /// Who it is; [`StartError::NotAMember`] if the stored roster does not have it.
+    pub host_key: SigningKey,
+    /// Random, new with every start of the process.
+    pub boot: BootId,
+    /// Rises on disk with every start of the process: the first half of the version of its facts.
+    pub boot_counter: u64,
+    /// The mesh that it is a member of.
+    pub mesh: MeshRecord,
+    /// The key that signs the roster.
+    pub mesh_key: MeshKey,
+    /// Where to listen; `[::]:6783` takes IPv4 too. Port 0 takes a free one ([`super::Node::local_addr`]).
+    pub listen: SocketAddr,
+    /// What [`Persist`] has kept.
+    pub stored: Stored,
+    /// Addresses to dial beside those that facts name: where it joined, and what the user gave.
+    pub dial: Vec<(HostId, SocketAddr)>,
+}
+
+/// Everything that [`Persist::save`] was given and that still holds.
+#[derive(Clone, Default, Debug)]
+pub struct Stored {
+    /// One record a member, removed ones too.
+    pub roster: Vec<Signed<RosterRecord>>,
+    /// One record a host.
+    pub facts: Vec<Signed<FactRecord>>,
+    /// One record a key.
+    pub decisions: Vec<Signed<Decision>>,
+}
+
+/// A record that must survive a restart, and the key that it replaces the older one under.
+#[derive(Clone, Debug)]
+pub enum StoredRecord {
+    /// A member's, or a removed member's.
+    Roster(HostId, Signed<RosterRecord>),
+    /// What a host says of itself; this host's own too.
+    Facts(HostId, Signed<FactRecord>),
+    /// What the controller says.
+    Decision(DecisionKey, Signed<Decision>),
+    /// The host was removed: what it said is forgotten.
+    FactsGone(HostId),
+}
+
+/// The disk. Called before a record is acted on, outside the runtime's own threads; may block.
+pub trait Persist: Send + Sync + 'static {
+    /// Writes all or nothing, durably. After an error the records are not acted on; they will be heard again.
+    fn save(&self, records: &[StoredRecord]) -> io::Result<()>;
+}
+
+/// Why a node does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Another process has the port.
+    #[error(
+        "UDP port {port} is taken: stop what uses it (ss -ulpn 'sport = :{port}'), or choose another with --port"
+    )]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// The socket cannot be made.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The mesh key's hash is not the id in the mesh record.
+    #[error(
+        "the stored mesh key is not this mesh's: the state directory is half written or mixed up; restore it, or leave and join again"
+    )]
+    WrongMeshKey,
+    /// The roster on disk does not have this host as a member.
+    #[error(
+        "this host is not in the roster of mesh \"{mesh}\": it was removed, or its state is incomplete; join again"
+    )]
+    NotAMember {
+        /// The mesh's name.
+        mesh: String,
+    },
+    /// The lane.
+    #[error(transparent)]
+    Lane(#[from] crate::lane::StartError),
+    /// A library refused what it was given at the start.
+    #[error("cannot start the session layer: {0}")]
+    Quic(String),
+}
+
+/// The one socket.
+pub(super) fn listen(address: SocketAddr) -> Result<UdpSocket, StartError> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        Ok(UdpSocket::from(socket))
+    };
+    bind().map_err(|source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken { port: address.port() },
+        _ => StartError::Listen { address, source },
+    })
+}
+
+pub(super) fn random() -> Result<[u8; 32], StartError> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StartError::Quic(SettingsError::Random.to_string()))?;
+    Ok(bytes)
+}

@@ -1,0 +1,392 @@
+//! Carries out what the session layer decides: dials, closes, keys, tables of the lane. One lock, never held across an await.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use weft_api::id::{BootId, HostId, HostKey, MeshKey};
+use weft_api::roster::MeshRecord;
+use weft_router::drop::{DropCounters, DropReason};
+use weft_router::session::message::Message;
+use weft_router::session::{Action, ConnectionId, Event, Hello, Path, Sessions, Why};
+use weft_router::switch::Table;
+
+use super::keys::Live;
+use super::links::Past;
+use super::store::Store;
+use super::{NodeEvent, connection};
+use crate::join::Doorman;
+use crate::lane::{ControlChunk, LaneEvent, LaneHandle};
+use crate::quic::endpoint::Strangers;
+use crate::quic::socket::{Held, VirtualSocket};
+use crate::tables::Tables;
+
+/// Hosts that join at a time; further ones are closed (`AgentBusy`).
+const MAX_JOINS: usize = 8;
+/// A closed connection's address is kept so long, for what quinn still has to say on it.
+const AFTER_CLOSE: Duration = Duration::from_secs(1);
+
+/// What every part of a node shares.
+pub(super) struct Engine {
+    pub me: HostId,
+    pub mesh: MeshRecord,
+    pub mesh_key: MeshKey,
+    pub lane: LaneHandle,
+    pub socket: Arc<VirtualSocket>,
+    pub endpoint: quinn::Endpoint,
+    pub dialler: quinn::ClientConfig,
+    pub store: Arc<Store>,
+    pub drops: Arc<DropCounters>,
+    pub heard: mpsc::Sender<(HostId, Message)>,
+    pub events: mpsc::Sender<NodeEvent>,
+    /// The session layer's next wake may have come closer.
+    pub touched: Notify,
+    pub start: Instant,
+    /// Incoming handshakes that are not finished.
+    pub strangers: Arc<Strangers>,
+    joins: Arc<Semaphore>,
+    itself: Weak<Engine>,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub sessions: Sessions,
+    pub dials: HashMap<ConnectionId, AbortHandle>,
+    pub live: HashMap<ConnectionId, Live>,
+    pub tables: Tables,
+    pub past: BTreeMap<HostId, Past>,
+    /// Nothing new begins.
+    pub stopping: bool,
+}
+
+/// What an [`Engine`] is made of.
+pub(super) struct Parts {
+    pub me: HostId,
+    pub boot: BootId,
+    pub seed: [u8; 32],
+    pub mesh: MeshRecord,
+    pub mesh_key: MeshKey,
+    pub lane: LaneHandle,
+    pub socket: Arc<VirtualSocket>,
+    pub endpoint: quinn::Endpoint,
+    pub dialler: quinn::ClientConfig,
+    pub store: Arc<Store>,
+    pub drops: Arc<DropCounters>,
+    pub heard: mpsc::Sender<(HostId, Message)>,
+    pub events: mpsc::Sender<NodeEvent>,
+}
+
+impl Engine {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let sessions = Sessions::new(parts.me, parts.boot, parts.mesh.cipher, parts.seed);
+        let state = State {
+            sessions,
+            dials: HashMap::new(),
+            live: HashMap::new(),
+            tables: Tables::default(),
+            past: BTreeMap::new(),
+            stopping: false,
+        };
+        Arc::new_cyclic(|itself| Self {
+            me: parts.me,
+            mesh: parts.mesh,
+            mesh_key: parts.mesh_key,
+            strangers: Arc::default(),
+            joins: Arc::new(Semaphore::new(MAX_JOINS)),
+            lane: parts.lane,
+            socket: parts.socket,
+            endpoint: parts.endpoint,
+            dialler: parts.dialler,
+            store: parts.store,
+            drops: parts.drops,
+            heard: parts.heard,
+            events: parts.events,
+            touched: Notify::new(),
+            start: Instant::now(),
+            itself: Weak::clone(itself),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&self) {
+        self.event(&mut self.lock(), Event::Tick);
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.lock().sessions.next_wake().map(|at| self.start + at)
+    }
+
+    /// Members or addresses have changed.
+    pub(super) fn mesh_changed(&self) {
+        let members = self.store.others();
+        let mut state = self.lock();
+        self.event(&mut state, Event::Members(&members));
+        for host in members {
+            self.event(&mut state, Event::Addresses(host, &self.store.addresses(host)));
+        }
+    }
+
+    /// Whether a peer is no member any more, and has not been closed yet.
+    pub(super) fn someone_was_removed(&self) -> bool {
+        let members = self.store.others();
+        self.lock().sessions.links().any(|l| !members.contains(&l.host))
+    }
+
+    /// What the lane tells, QUIC packets aside.
+    pub(super) fn lane_event(&self, event: &LaneEvent) {
+        let mut state = self.lock();
+        match event {
+            LaneEvent::Probe { index, body, .. } => self.event(&mut state, Event::Probe(*index, body)),
+            LaneEvent::FirstAuthentic { index, .. } => {
+                self.envelope_if_ready(&state, *index);
+                self.event(&mut state, Event::FirstAuthentic(*index));
+            }
+            LaneEvent::UnknownIndex { from, index, .. } => {
+                self.event(&mut state, Event::UnknownIndex(Path::Udp(*from), *index));
+            }
+            LaneEvent::Notice { index, .. } => self.event(&mut state, Event::Notice(*index)),
+            LaneEvent::Worn { index, .. } => self.event(&mut state, Event::Worn(*index)),
+            LaneEvent::OffloadLost { what } => {
+                tracing::warn!("the kernel refuses {what}; going on without it")
+            }
+            LaneEvent::Bare { .. } | LaneEvent::Quic { .. } | LaneEvent::Moved { .. } => {}
+        }
+    }
+
+    /// A dial of ours reached somebody.
+    pub(super) fn reached(&self, id: ConnectionId, key: HostKey, connection: quinn::Connection, held: Held) {
+        let mut state = self.lock();
+        state.dials.remove(&id);
+        if self.refuses(state.stopping, key, &connection) {
+            keep_for_a_while(connection, Arc::new(held));
+            return self.event(&mut state, Event::Lost(id, None));
+        }
+        self.come_alive(&mut state, id, key.id(), true, connection, held);
+        self.event(&mut state, Event::Reached(id, key.id()));
+    }
+
+    /// A dial of ours failed.
+    pub(super) fn failed(&self, id: ConnectionId) {
+        let mut state = self.lock();
+        state.dials.remove(&id);
+        self.event(&mut state, Event::Lost(id, None));
+    }
+
+    /// Somebody dialled us.
+    pub(super) fn accepted(&self, key: HostKey, connection: quinn::Connection, held: Held) {
+        let mut state = self.lock();
+        if self.refuses(state.stopping, key, &connection) {
+            // What quinn says now must still find its way.
+            return keep_for_a_while(connection, Arc::new(held));
+        }
+        let (id, path) = (state.sessions.new_connection(), Path::Udp(held.path()));
+        self.come_alive(&mut state, id, key.id(), false, connection, held);
+        self.event(&mut state, Event::Accepted(id, key.id(), path));
+    }
+
+    /// The peer's first message.
+    pub(super) fn hello(&self, id: ConnectionId, hello: Hello) {
+        self.event(&mut self.lock(), Event::Hello(id, hello));
+    }
+
+    /// A connection ended.
+    pub(super) fn lost(&self, id: ConnectionId, why: Option<Why>) {
+        let mut state = self.lock();
+        if let Some(live) = state.live.get_mut(&id) {
+            live.closed = true;
+        }
+        self.event(&mut state, Event::Lost(id, why));
+        if state.live.get(&id).is_some_and(|l| l.keys.is_none()) {
+            state.live.remove(&id);
+        }
+    }
+
+    /// The connection that a host's streams go by.
+    pub(super) fn connection_of(&self, host: HostId) -> Option<quinn::Connection> {
+        let state = self.lock();
+        let id = state.sessions.used(host)?;
+        state.live.get(&id).map(|l| l.connection.clone())
+    }
+
+    /// Replaces the networks that the lane knows.
+    pub(super) fn set_networks(&self, networks: Vec<Table>) {
+        let mut state = self.lock();
+        state.tables.networks = networks.into_iter().map(|t| (t.network, Arc::new(t))).collect();
+        self.publish(&state);
+    }
+
+    /// What a joiner is answered with; `None` while there are too many, or this host is no member.
+    pub(super) fn doorman(&self) -> Option<Doorman> {
+        let place = Arc::clone(&self.joins).try_acquire_owned();
+        match (place, self.store.own_record()) {
+            (Ok(place), Some(own)) if self.store.is_member() => {
+                Some(Doorman { mesh_key: self.mesh_key, own, events: self.events.clone(), _place: place })
+            }
+            _ => {
+                self.drops.count(DropReason::AgentBusy);
+                None
+            }
+        }
+    }
+
+    /// Tells every peer that this host stops.
+    pub(super) fn goodbye(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
+        state.dials.drain().for_each(|(_, dial)| dial.abort());
+        for live in state.live.values().filter(|l| !l.closed) {
+            close(&live.connection, Why::Goodbye);
+        }
+    }
+
+    /// Connections that are not closed.
+    pub(super) fn open_connections(&self) -> usize {
+        self.lock().live.values().filter(|l| !l.closed).count()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever is no member is told so. The session layer knows hosts by id only; here the whole key is compared.
+    fn refuses(&self, stopping: bool, key: HostKey, connection: &quinn::Connection) -> bool {
+        let why = if stopping {
+            Why::Goodbye
+        } else if key.id() == self.me {
+            self.drops.count(DropReason::DialledItself);
+            Why::Itself
+        } else if self.store.member(key).is_none() {
+            self.drops.count(DropReason::NotAMember);
+            Why::NotAMember
+        } else {
+            return false;
+        };
+        close(connection, why);
+        true
+    }
+
+    fn come_alive(
+        &self,
+        state: &mut State,
+        id: ConnectionId,
+        host: HostId,
+        ours: bool,
+        connection: quinn::Connection,
+        held: Held,
+    ) {
+        let held = Arc::new(held);
+        keep_for_a_while(connection.clone(), Arc::clone(&held));
+        let live = Live { connection, held, host, ours, closed: false, keys: None, writer: Arc::default() };
+        state.live.insert(id, live);
+    }
+
+    fn event(&self, state: &mut State, event: Event<'_>) {
+        let mut actions = Vec::new();
+        state.sessions.handle(self.start.elapsed(), event, &mut actions);
+        let mut tables = false;
+        for action in actions {
+            tracing::trace!(?action);
+            tables |= self.act(state, action);
+        }
+        if tables {
+            self.publish(state);
+        }
+        self.touched.notify_one();
+    }
+
+    /// Carries out one action; whether the lane's tables have changed.
+    fn act(&self, state: &mut State, action: Action) -> bool {
+        match action {
+            Action::Dial(id, host, Path::Udp(address)) => self.dial(state, id, host, address),
+            Action::Close(id, why) => self.close(state, id, why),
+            Action::InstallReceive(id, _, index) => return self.install_receive(state, id, index),
+            Action::Greet(id, hello) => self.greet(state, id, hello),
+            Action::InstallSend(id, _, index, path) => self.install_send(state, id, index, path),
+            Action::Use(host, id) => return self.use_connection(state, host, id),
+            Action::Unuse(host) => {
+                self.store.disconnected(host);
+                return state.tables.sends.remove(&host).is_some();
+            }
+            Action::EraseKeys(id) => return self.erase(state, id),
+            Action::Probe(id, body, answer) => {
+                let send = state.live.get(&id).and_then(|l| l.keys.as_ref()).and_then(|k| k.send.as_ref());
+                if let Some(send) = send {
+                    let body = body.to_vec();
+                    let chunk = if answer { ControlChunk::Answer(body) } else { ControlChunk::Probe(body) };
+                    self.lane.send_sealed(send, chunk);
+                }
+            }
+            Action::Notice(Path::Udp(to), index) => {
+                if let Err(error) = self.lane.send_notice(to, index) {
+                    tracing::debug!(%to, %error, "notice not sent");
+                }
+            }
+            Action::LinkUp(host) => {
+                tracing::info!(host = self.store.name(host), "link up");
+                self.store.set_reachable(host, true);
+            }
+            Action::LinkDown(host) => {
+                tracing::info!(host = self.store.name(host), "link down");
+                self.store.set_reachable(host, false);
+            }
+            Action::Count(reason) => self.drops.count(reason),
+        }
+        false
+    }
+
+    fn dial(&self, state: &mut State, id: ConnectionId, host: HostId, address: SocketAddr) {
+        let Some(engine) = self.itself.upgrade().filter(|_| !state.stopping) else { return };
+        tracing::debug!(host = self.store.name(host), %address, "dialling");
+        let task = tokio::spawn(connection::dial(engine, id, address));
+        state.dials.insert(id, task.abort_handle());
+    }
+
+    fn close(&self, state: &mut State, id: ConnectionId, why: Why) {
+        if let Some(dial) = state.dials.remove(&id) {
+            dial.abort();
+        }
+        if let Some(live) = state.live.get_mut(&id) {
+            tracing::debug!(host = self.store.name(live.host), ?why, "closing a connection");
+            live.closed = true;
+            close(&live.connection, why);
+            if live.keys.is_none() {
+                state.live.remove(&id);
+            }
+        }
+    }
+
+    fn greet(&self, state: &mut State, id: ConnectionId, hello: Hello) {
+        let (Some(live), Some(engine)) = (state.live.get(&id), self.itself.upgrade()) else { return };
+        let speaker = connection::Speaker {
+            engine,
+            id,
+            host: live.host,
+            connection: live.connection.clone(),
+            writer: Arc::clone(&live.writer),
+        };
+        connection::start(speaker, hello);
+    }
+
+    pub(super) fn publish(&self, state: &State) {
+        self.lane.set_tables(Arc::new(state.tables.clone()));
+    }
+}
+
+pub(super) fn close(connection: &quinn::Connection, why: Why) {
+    connection.close(quinn::VarInt::from_u32(why as u32), b"");
+}
+
+/// Keeps a connection's virtual address until a while after it is closed, so that the peer hears why.
+fn keep_for_a_while(connection: quinn::Connection, held: Arc<Held>) {
+    tokio::spawn(async move {
+        connection.closed().await;
+        drop(connection);
+        tokio::time::sleep(AFTER_CLOSE).await;
+        drop(held);
+    });
+}

@@ -1,0 +1,289 @@
+//! What a lane reads: sessions by host and by index, and networks. One snapshot, replaced whole by the control side.
+//!
+//! Epochs are shared: counters, replay windows and byte counts live and die with their key, whatever snapshot names it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use weft_api::id::{HostId, NetworkId};
+use weft_router::drop::{DropCounters, DropReason};
+use weft_router::envelope::{COUNTER_STOP, COUNTER_WORN, MAX_LANES};
+use weft_router::replay::ReplayWindow;
+use weft_router::seal::{OpenKey, SealKey};
+use weft_router::switch::Table;
+
+/// Everything a lane looks up.
+#[derive(Default, Clone)]
+pub struct Tables {
+    /// The epoch to seal with, per host that has a session.
+    pub sends: HashMap<HostId, Arc<SendEpoch>>,
+    /// The epochs that envelopes may come under, by our session index.
+    pub receives: HashMap<u32, Arc<ReceiveEpoch>>,
+    /// The networks that this host has.
+    pub networks: HashMap<NetworkId, Arc<Table>>,
+}
+
+/// Where a session's envelopes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// The peer's address; validated, since the kernel turns GSO off over a bad one.
+    pub address: SocketAddr,
+    /// The longest UDP payload that passes.
+    pub datagram: u16,
+}
+
+/// How much went one way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Bytes of their UDP payload.
+    pub bytes: u64,
+}
+
+/// A key to seal with and what belongs to it.
+pub struct SendEpoch {
+    host: HostId,
+    index: u32,
+    key: SealKey,
+    counters: [AtomicU64; MAX_LANES],
+    path: ArcSwapOption<Path>,
+    sent: TrafficCounter,
+    drops: DropCounters,
+}
+
+impl SendEpoch {
+    /// Towards `host`, which chose `index`. Without a path everything is dropped (`NoPath`) until [`Self::set_path`].
+    #[must_use]
+    pub fn new(host: HostId, index: u32, key: SealKey, path: Option<Path>) -> Self {
+        Self {
+            host,
+            index,
+            key,
+            counters: [const { AtomicU64::new(0) }; MAX_LANES],
+            path: ArcSwapOption::from_pointee(path),
+            sent: TrafficCounter::default(),
+            drops: DropCounters::new(),
+        }
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// The session index that the peer chose.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The path in use.
+    #[must_use]
+    pub fn path(&self) -> Option<Path> {
+        self.path.load().as_deref().copied()
+    }
+
+    /// From the next batch on envelopes go here.
+    pub fn set_path(&self, path: Option<Path>) {
+        self.path.store(path.map(Arc::new));
+    }
+
+    /// What was sent under this key.
+    #[must_use]
+    pub fn sent(&self) -> Traffic {
+        self.sent.get()
+    }
+
+    /// What died on the way out.
+    #[must_use]
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
+    pub(crate) fn key(&self) -> &SealKey {
+        &self.key
+    }
+
+    pub(crate) fn count_sent(&self, datagrams: u64, bytes: u64) {
+        self.sent.add(datagrams, bytes);
+    }
+
+    /// The next counter of `lane`, used up by this call whatever happens then. `true` with the one that asks for new keys.
+    pub(crate) fn use_counter(&self, lane: u8) -> Result<(u64, bool), DropReason> {
+        let cell = self.counters.get(usize::from(lane)).ok_or(DropReason::LaneOutOfRange)?;
+        let counter = cell.fetch_add(1, Ordering::Relaxed);
+        if counter >= COUNTER_STOP {
+            cell.store(COUNTER_STOP, Ordering::Relaxed);
+            return Err(DropReason::CounterSpent);
+        }
+        Ok((counter, counter == COUNTER_WORN))
+    }
+}
+
+/// A key to open with and what belongs to it.
+pub struct ReceiveEpoch {
+    host: HostId,
+    index: u32,
+    key: OpenKey,
+    windows: [OnceLock<Mutex<LaneWindow>>; MAX_LANES],
+    authentic: AtomicBool,
+    received: TrafficCounter,
+    drops: DropCounters,
+}
+
+impl ReceiveEpoch {
+    /// From `host`, under the `index` that we chose.
+    #[must_use]
+    pub fn new(host: HostId, index: u32, key: OpenKey) -> Self {
+        Self {
+            host,
+            index,
+            key,
+            windows: [const { OnceLock::new() }; MAX_LANES],
+            authentic: AtomicBool::new(false),
+            received: TrafficCounter::default(),
+            drops: DropCounters::new(),
+        }
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// The session index that we chose.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether an authentic envelope has come.
+    #[must_use]
+    pub fn is_authentic(&self) -> bool {
+        self.authentic.load(Ordering::Relaxed)
+    }
+
+    /// Authentic envelopes received under this key.
+    #[must_use]
+    pub fn received(&self) -> Traffic {
+        self.received.get()
+    }
+
+    /// What died on the way in.
+    #[must_use]
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
+    pub(crate) fn key(&self) -> &OpenKey {
+        &self.key
+    }
+
+    pub(crate) fn count_received(&self, datagrams: u64, bytes: u64) {
+        self.received.add(datagrams, bytes);
+    }
+
+    /// The window of a sender lane, for as long as `f` runs. The lock is uncontended: one lane of ours reads one of theirs,
+    /// unless the kernel just moved the tuple.
+    pub(crate) fn with_window<T>(
+        &self,
+        lane: u8,
+        f: impl FnOnce(&mut LaneWindow) -> Result<T, DropReason>,
+    ) -> Result<T, DropReason> {
+        let window = self.windows.get(usize::from(lane)).ok_or(DropReason::LaneOutOfRange)?;
+        let window = window.get_or_init(|| Mutex::new(LaneWindow::default()));
+        f(&mut window.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `true` once: for the first authentic envelope.
+    pub(crate) fn first_authentic(&self) -> bool {
+        !self.authentic.load(Ordering::Relaxed) && !self.authentic.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// What is known of one sender lane.
+#[derive(Default)]
+pub(crate) struct LaneWindow {
+    replay: ReplayWindow,
+    newest_from: Option<SocketAddr>,
+}
+
+impl LaneWindow {
+    /// See [`ReplayWindow::check`].
+    pub(crate) fn check(&self, counter: u64) -> Result<(), DropReason> {
+        self.replay.check(counter)
+    }
+
+    /// See [`ReplayWindow::accept`]. `true` if this, the newest so far, came from another address than the newest before.
+    pub(crate) fn accept(&mut self, counter: u64, from: SocketAddr) -> Result<bool, DropReason> {
+        if !self.replay.accept(counter)? || self.newest_from == Some(from) {
+            return Ok(false);
+        }
+        Ok(self.newest_from.replace(from).is_some())
+    }
+}
+
+#[derive(Default)]
+struct TrafficCounter {
+    datagrams: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl TrafficCounter {
+    fn add(&self, datagrams: u64, bytes: u64) {
+        self.datagrams.fetch_add(datagrams, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Traffic {
+        Traffic {
+            datagrams: self.datagrams.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::roster::Cipher;
+    use weft_router::seal::{Chain, Direction};
+
+    use super::*;
+
+    fn epoch() -> SendEpoch {
+        let key = Chain::first(&[1; 32]).seal_key(Cipher::ChaCha20Poly1305, Direction::FromDialler);
+        SendEpoch::new(HostId([1; 8]), 7, key, None)
+    }
+
+    #[test]
+    fn counters_wear_and_stop() {
+        let epoch = epoch();
+        assert_eq!(epoch.use_counter(3), Ok((0, false)));
+        assert_eq!(epoch.use_counter(3), Ok((1, false)));
+        assert_eq!(epoch.use_counter(0), Ok((0, false)), "each lane has its own");
+        epoch.counters[3].store(COUNTER_WORN, Ordering::Relaxed);
+        assert_eq!(epoch.use_counter(3), Ok((COUNTER_WORN, true)));
+        assert_eq!(epoch.use_counter(3), Ok((COUNTER_WORN + 1, false)), "said once");
+        epoch.counters[3].store(COUNTER_STOP - 1, Ordering::Relaxed);
+        assert_eq!(epoch.use_counter(3), Ok((COUNTER_STOP - 1, false)));
+        for _ in 0..3 {
+            assert_eq!(epoch.use_counter(3), Err(DropReason::CounterSpent));
+        }
+        assert_eq!(epoch.use_counter(64), Err(DropReason::LaneOutOfRange));
+    }
+
+    #[test]
+    fn paths_change() {
+        let epoch = epoch();
+        assert_eq!(epoch.path(), None);
+        let path = Path { address: "192.0.2.1:6783".parse().unwrap(), datagram: 1452 };
+        epoch.set_path(Some(path));
+        assert_eq!(epoch.path(), Some(path));
+    }
+}

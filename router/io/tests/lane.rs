@@ -1,0 +1,467 @@
+//! Two lanes over loopback, with socket pairs for taps and the test in the middle of the wire: what arrives, and under which
+//! name all else is dropped. Needs no privilege.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helper functions too")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etherparse::PacketBuilder;
+use tokio::sync::mpsc::Receiver;
+use weft_api::id::{HostId, Mac, NetworkId};
+use weft_api::roster::Cipher;
+use weft_router::drop::DropReason;
+use weft_router::offload::{Gso, Offloads, VnetHeader};
+use weft_router::seal::{Chain, Direction};
+use weft_router::switch::{Owner, Table};
+use weft_router_io::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
+use weft_router_io::tables::{Path, ReceiveEpoch, SendEpoch, Tables};
+use weft_router_io::tap::TapQueue;
+
+const NETWORK: NetworkId = NetworkId(7);
+const A: HostId = HostId([1; 8]);
+const B: HostId = HostId([2; 8]);
+const INDEX_AT_A: u32 = 0xa;
+const INDEX_AT_B: u32 = 0xb;
+const DATAGRAM: u16 = 1472;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Long enough for a lane on a busy machine to do what it should not.
+const SILENCE: Duration = Duration::from_millis(200);
+
+fn ip(side: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 32, side, 2)
+}
+
+fn mac(side: u8) -> Mac {
+    Mac::of_ipv4(ip(side))
+}
+
+/// A lane and what stands where its bridge would be.
+struct Side {
+    lane: LaneHandle,
+    events: Receiver<LaneEvent>,
+    tap: UnixDatagram,
+    sends: Arc<SendEpoch>,
+    receives: Arc<ReceiveEpoch>,
+}
+
+/// `a` sends to the wire, whence the test carries to `b`, and the other way round.
+struct Pair {
+    a: Side,
+    b: Side,
+    wire: UdpSocket,
+}
+
+impl Pair {
+    fn new(cipher: Cipher) -> Self {
+        let wire = UdpSocket::bind("127.0.0.1:0").unwrap();
+        wire.set_read_timeout(Some(PATIENCE)).unwrap();
+        let at = wire.local_addr().unwrap();
+        let chain = Chain::first(&[5; 32]);
+        let keys = |from: Direction| (chain.seal_key(cipher, from), chain.open_key(cipher, from.reversed()));
+        let (seal, open) = keys(Direction::FromDialler);
+        let a = Side::new(
+            0,
+            SendEpoch::new(B, INDEX_AT_B, seal, Some(Path { address: at, datagram: DATAGRAM })),
+            ReceiveEpoch::new(B, INDEX_AT_A, open),
+        );
+        let (seal, open) = keys(Direction::FromListener);
+        let b = Side::new(
+            1,
+            SendEpoch::new(A, INDEX_AT_A, seal, Some(Path { address: at, datagram: DATAGRAM })),
+            ReceiveEpoch::new(A, INDEX_AT_B, open),
+        );
+        Self { a, b, wire }
+    }
+
+    /// The next datagram that either lane sent.
+    fn take(&self) -> Vec<u8> {
+        let mut buffer = [0; 2048];
+        let (len, _) = self.wire.recv_from(&mut buffer).expect("a datagram in time");
+        buffer[..len].to_vec()
+    }
+
+    fn give(&self, to: &Side, datagram: &[u8]) {
+        self.wire.send_to(datagram, to.address()).unwrap();
+    }
+}
+
+impl Side {
+    fn new(side: u8, sends: SendEpoch, receives: ReceiveEpoch) -> Self {
+        let (lane, events) = LaneHandle::start(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        let (tap, far) = UnixDatagram::pair().unwrap();
+        tap.set_read_timeout(Some(PATIENCE)).unwrap();
+        let side = Self { lane, events, tap, sends: Arc::new(sends), receives: Arc::new(receives) }
+            .with_table(table(side));
+        side.lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+        side
+    }
+
+    fn with_table(self, table: Table) -> Self {
+        self.set_table(table);
+        self
+    }
+
+    fn set_table(&self, table: Table) {
+        self.lane.set_tables(Arc::new(Tables {
+            sends: HashMap::from([(self.sends.host(), Arc::clone(&self.sends))]),
+            receives: HashMap::from([(self.receives.index(), Arc::clone(&self.receives))]),
+            networks: HashMap::from([(NETWORK, Arc::new(table))]),
+        }));
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.lane.local_addr().unwrap()
+    }
+
+    fn write(&self, vnet: VnetHeader, frame: &[u8]) {
+        self.tap.send(&[&vnet.to_bytes(), frame].concat()).unwrap();
+    }
+
+    fn read(&self) -> (VnetHeader, Vec<u8>) {
+        let mut buffer = vec![0; 70_000];
+        let len = self.tap.recv(&mut buffer).expect("a frame in time");
+        let (vnet, frame) = VnetHeader::parse(&buffer[..len]).unwrap();
+        (vnet, frame.to_vec())
+    }
+
+    fn reads_nothing(&self) {
+        self.tap.set_read_timeout(Some(SILENCE)).unwrap();
+        assert!(self.tap.recv(&mut [0; 100]).is_err(), "nothing should come out of the tap");
+        self.tap.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
+    fn event(&mut self) -> LaneEvent {
+        let since = Instant::now();
+        loop {
+            match self.events.try_recv() {
+                Ok(LaneEvent::FirstAuthentic { .. }) => {}
+                Ok(event) => return event,
+                Err(_) => assert!(since.elapsed() < PATIENCE, "an event in time"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until exactly these were dropped.
+    fn drops(&self, expected: &[(DropReason, u64)]) {
+        let expected: BTreeMap<String, u64> =
+            expected.iter().map(|(reason, n)| (reason.label().to_owned(), *n)).collect();
+        eventually(&format!("{expected:?} dropped"), || {
+            let drops = self.lane.drops().by_label();
+            assert!(
+                drops.iter().all(|(name, n)| expected.get(name) >= Some(n)),
+                "{drops:?}, not {expected:?}"
+            );
+            drops == expected
+        });
+    }
+}
+
+fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !check() {
+        assert!(since.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn table(side: u8) -> Table {
+    let other = 1 - side;
+    let mut table = Table::new(NETWORK, 1340, Vec::new());
+    table.hosts.insert([A, B][usize::from(other)]);
+    table.add_endpoint(mac(side), &[IpAddr::V4(ip(side))], Owner::Here);
+    table.add_endpoint(mac(other), &[IpAddr::V4(ip(other))], Owner::Host([A, B][usize::from(other)]));
+    table
+}
+
+fn udp(destination: Mac, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac(0).0, destination.0)
+        .ipv4(ip(0).octets(), ip(1).octets(), 64)
+        .udp(1000, 2000)
+        .write(&mut frame, payload)
+        .unwrap();
+    frame
+}
+
+/// As the kernel gives it: with the pseudo header's sum for a checksum.
+fn open_udp(id: u16, payload: &[u8]) -> (VnetHeader, Vec<u8>) {
+    let mut frame = udp(mac(1), payload);
+    frame[18..20].copy_from_slice(&id.to_be_bytes());
+    let checksum =
+        etherparse::Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap().to_header().calc_header_checksum();
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    let mut sum: u32 = frame[26..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    sum += 17 + frame.len() as u32 - 34;
+    let folded = ((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[40..42].copy_from_slice(&folded.to_be_bytes());
+    (
+        VnetHeader { flags: VnetHeader::NEEDS_CSUM, csum_start: 34, csum_offset: 6, ..VnetHeader::default() },
+        frame,
+    )
+}
+
+fn superframe(payload: &[u8], segment: u16) -> (VnetHeader, Vec<u8>) {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac(0).0, mac(1).0)
+        .ipv4(ip(0).octets(), ip(1).octets(), 64)
+        .tcp(1000, 2000, 1, 4096)
+        .ack(1)
+        .write(&mut frame, payload)
+        .unwrap();
+    let vnet = VnetHeader {
+        flags: VnetHeader::NEEDS_CSUM,
+        gso_type: Gso::Tcp4 as u8,
+        hdr_len: 54,
+        gso_size: segment,
+        csum_start: 34,
+        csum_offset: 16,
+    };
+    (vnet, frame)
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+}
+
+#[test]
+fn frames_arrive_under_every_suite() {
+    for cipher in Cipher::ALL {
+        let mut pair = Pair::new(cipher);
+        for frame in [udp(mac(1), b"hello"), udp(Mac::BROADCAST, &bytes(1298))] {
+            pair.a.write(VnetHeader::default(), &frame);
+            let datagram = pair.take();
+            assert!(!datagram.windows(frame.len()).any(|w| w == frame), "sealed");
+            pair.give(&pair.b, &datagram);
+            assert_eq!(pair.b.read(), (VnetHeader::default(), frame));
+        }
+        let LaneEvent::FirstAuthentic { index, from } = pair.b.events.try_recv().unwrap() else {
+            panic!("the first event is the first authentic envelope");
+        };
+        assert_eq!((index, from), (INDEX_AT_B, pair.wire.local_addr().unwrap()));
+        eventually("counted when the batch is over", || {
+            pair.a.sends.sent().datagrams == 2 && pair.b.receives.received() == pair.a.sends.sent()
+        });
+        pair.a.drops(&[]);
+        pair.b.drops(&[]);
+    }
+}
+
+#[test]
+fn a_superframe_arrives_as_one() {
+    let pair = Pair::new(Cipher::Aegis128L);
+    let (vnet, frame) = superframe(&bytes(20_000), 1288);
+    pair.a.write(vnet, &frame);
+    let train: Vec<_> = (0..16).map(|_| pair.take()).collect();
+    let mut glued = Vec::new();
+    train.iter().for_each(|datagram| pair.give(&pair.b, datagram));
+    while glued.len() < 20_000 {
+        let (vnet, frame) = pair.b.read();
+        assert!(vnet.needs_checksum());
+        assert!(!vnet.is_superframe() || vnet.gso_size == 1288);
+        glued.extend_from_slice(&frame[54..]);
+    }
+    assert_eq!(glued, frame[54..], "the payload, in as many superframes as there were batches");
+    pair.b.drops(&[]);
+}
+
+#[test]
+fn a_lost_piece_costs_its_own_segments() {
+    let pair = Pair::new(Cipher::Aegis128L);
+    let (vnet, frame) = superframe(&bytes(5000), 1000);
+    pair.a.write(vnet, &frame);
+    for piece in 0..5 {
+        let datagram = pair.take();
+        if piece != 2 {
+            pair.give(&pair.b, &datagram);
+        }
+    }
+    let mut got = BTreeMap::new();
+    while got.values().map(Vec::len).sum::<usize>() < 4000 {
+        let (_, part) = pair.b.read();
+        let sequence = u32::from_be_bytes(part[38..42].try_into().unwrap());
+        got.insert(sequence as usize - 1, part[54..].to_vec());
+    }
+    for (at, part) in got {
+        assert_eq!(part, frame[54 + at..][..part.len()]);
+        assert!(!(2000..3000).contains(&at));
+    }
+}
+
+#[test]
+fn small_udp_is_merged() {
+    let pair = Pair::new(Cipher::Aegis128L);
+    // Held back until the lane is busy elsewhere is not needed: frames written before the tap is attached are one batch.
+    pair.a.lane.detach_tap(NETWORK);
+    let (tap, far) = UnixDatagram::pair().unwrap();
+    let frames: Vec<_> = (0..10).map(|id| open_udp(id, &bytes(64)).1).collect();
+    for frame in &frames {
+        tap.send(&[&open_udp(0, b"x").0.to_bytes(), &frame[..]].concat()).unwrap();
+    }
+    pair.a.lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+    let datagram = pair.take();
+    pair.give(&pair.b, &datagram);
+    let (vnet, frame) = pair.b.read();
+    assert_eq!((vnet.gso_type, vnet.gso_size), (Gso::Udp as u8, 64));
+    assert_eq!(frame[42..], bytes(64).repeat(10));
+    pair.b.drops(&[]);
+}
+
+#[test]
+fn small_frames_share_an_envelope() {
+    let pair = Pair::new(Cipher::Aegis128L);
+    pair.a.lane.detach_tap(NETWORK);
+    let (tap, far) = UnixDatagram::pair().unwrap();
+    let frames: Vec<_> = (0..40).map(|n| udp(mac(1), &bytes(100 + n))).collect();
+    for frame in &frames {
+        tap.send(&[&VnetHeader::default().to_bytes(), &frame[..]].concat()).unwrap();
+    }
+    pair.a.lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+    let mut seen = 0;
+    while seen < frames.len() {
+        pair.give(&pair.b, &pair.take());
+        pair.b.tap.set_read_timeout(Some(SILENCE)).unwrap();
+        let mut buffer = [0; 2000];
+        while let Ok(len) = pair.b.tap.recv(&mut buffer) {
+            assert_eq!(buffer[VnetHeader::LEN..len], frames[seen][..], "in order");
+            seen += 1;
+        }
+    }
+    std::thread::sleep(SILENCE);
+    assert!(pair.a.sends.sent().datagrams <= 6, "{:?} for 40 frames", pair.a.sends.sent());
+}
+
+#[test]
+fn replayed_flipped_unknown_and_junk_have_their_names() {
+    let mut pair = Pair::new(Cipher::Aegis128L);
+    let frame = udp(mac(1), b"once");
+    pair.a.write(VnetHeader::default(), &frame);
+    let good = pair.take();
+    let mut flipped = good.clone();
+    flipped[30] ^= 1;
+    pair.give(&pair.b, &flipped);
+    pair.b.drops(&[(DropReason::NotAuthentic, 1)]);
+    pair.give(&pair.b, &good);
+    assert_eq!(pair.b.read().1, frame);
+    pair.give(&pair.b, &good);
+    pair.b.drops(&[(DropReason::NotAuthentic, 1), (DropReason::Replayed, 1)]);
+    assert_eq!(pair.b.receives.drops().get(DropReason::Replayed), 1, "at the link, too");
+
+    let mut unknown = good.clone();
+    unknown[4] = 9;
+    pair.give(&pair.b, &unknown);
+    let LaneEvent::UnknownIndex { index, len, from } = pair.b.event() else { panic!("an unknown index") };
+    assert_eq!((index, len), (0x0900_000b, good.len()));
+    pair.b.lane.send_notice(from, index).unwrap();
+    let notice = pair.take();
+    assert_eq!(notice.len(), 16);
+    pair.give(&pair.a, &notice);
+    assert!(matches!(pair.a.event(), LaneEvent::Notice { index: 0x0900_000b, .. }));
+
+    let mut lane = good.clone();
+    lane[1] = 64;
+    let mut zero = good.clone();
+    zero[2] = 1;
+    for junk in [&[][..], &[5; 80], &good[..20], &lane, &zero] {
+        pair.give(&pair.b, junk);
+    }
+    pair.give(&pair.b, &[0xc0; 30]);
+    assert!(matches!(pair.b.event(), LaneEvent::Bare { bytes, .. } if bytes == [0xc0; 30]));
+    pair.b.drops(&[
+        (DropReason::NotAuthentic, 1),
+        (DropReason::Replayed, 1),
+        (DropReason::UnknownIndex, 1),
+        (DropReason::Empty, 1),
+        (DropReason::UnknownKind, 1),
+        (DropReason::TooShort, 1),
+        (DropReason::LaneOutOfRange, 1),
+        (DropReason::HeaderNotZero, 1),
+    ]);
+    pair.b.reads_nothing();
+}
+
+#[test]
+fn the_switch_is_asked_on_both_ends() {
+    let pair = Pair::new(Cipher::Aes256Gcm);
+    let mut forged = udp(mac(0), b"forged");
+    forged[6..12].copy_from_slice(&mac(1).0);
+    pair.a.write(VnetHeader::default(), &forged);
+    pair.a.drops(&[(DropReason::SourceNotTheirs, 1)]);
+
+    // A host that lies to its own switch, and a superframe, which is judged when it is whole.
+    let mut lying = table(0);
+    lying.add_endpoint(mac(1), &[IpAddr::V4(ip(1))], Owner::Here);
+    lying.add_endpoint(mac(0), &[IpAddr::V4(ip(0))], Owner::Host(B));
+    pair.a.set_table(lying);
+    let (vnet, mut frame) = superframe(&bytes(3000), 1000);
+    frame[..6].copy_from_slice(&mac(0).0);
+    frame[6..12].copy_from_slice(&mac(1).0);
+    frame[26..30].copy_from_slice(&ip(1).octets());
+    pair.a.write(vnet, &frame);
+    for _ in 0..3 {
+        pair.give(&pair.b, &pair.take());
+    }
+    eventually("judged", || pair.b.lane.drops().get(DropReason::SourceNotTheirs) > 0);
+    assert_eq!(pair.b.lane.drops().by_label().keys().collect::<Vec<_>>(), ["source_not_theirs"]);
+    pair.b.reads_nothing();
+}
+
+#[test]
+fn what_cannot_leave_has_a_name() {
+    let pair = Pair::new(Cipher::ChaCha20Poly1305);
+    pair.a.sends.set_path(None);
+    pair.a.write(VnetHeader::default(), &udp(mac(1), b"no path"));
+    pair.a.drops(&[(DropReason::NoPath, 1)]);
+    pair.a.sends.set_path(Some(Path { address: pair.b.address(), datagram: 600 }));
+    pair.a.write(VnetHeader::default(), &udp(mac(1), &bytes(700)));
+    pair.a.drops(&[(DropReason::NoPath, 1), (DropReason::TooBigForPath, 1)]);
+    pair.a.write(VnetHeader::default(), &udp(mac(1), &bytes(1400)));
+    pair.a.write(VnetHeader::default(), &[1; 9]);
+    let before = [(DropReason::NoPath, 1), (DropReason::TooBigForPath, 1)];
+    let and = [(DropReason::FrameTooLong, 1), (DropReason::FrameTooShort, 1)];
+    pair.a.drops(&[before, and].concat());
+    pair.b.lane.detach_tap(NETWORK);
+    pair.a.write(VnetHeader::default(), &udp(mac(1), b"no tap"));
+    pair.b.drops(&[(DropReason::NoTap, 1)]);
+    pair.a.lane.set_tables(Arc::default());
+    pair.a.write(VnetHeader::default(), &udp(mac(1), b"no network"));
+    let gone = [(DropReason::NetworkUnknown, 1)];
+    pair.a.drops(&[&before[..], &and, &gone].concat());
+}
+
+#[test]
+fn control_chunks_cross_sealed() {
+    let mut pair = Pair::new(Cipher::Aegis128L);
+    let epoch = Arc::clone(&pair.a.sends);
+    assert!(pair.a.lane.send_sealed(&epoch, ControlChunk::Quic(vec![0xc3; 1200])));
+    pair.give(&pair.b, &pair.take());
+    assert!(
+        matches!(pair.b.event(), LaneEvent::Quic { index: INDEX_AT_B, bytes, .. } if bytes == [0xc3; 1200])
+    );
+
+    let aim = Aim { address: None, datagram: Some(1400) };
+    assert!(pair.a.lane.send_aimed(&epoch, ControlChunk::Probe(b"ask".to_vec()), aim));
+    let padded = pair.take();
+    assert_eq!(padded.len(), 1400);
+    pair.give(&pair.b, &padded);
+    let LaneEvent::Probe { body, answer, datagram, .. } = pair.b.event() else { panic!("a probe") };
+    assert_eq!((&body[..], answer, datagram), (&b"ask"[..], false, 1400));
+
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let aim = Aim { address: elsewhere.local_addr().ok(), datagram: None };
+    assert!(pair.a.lane.send_aimed(&epoch, ControlChunk::Answer(b"here".to_vec()), aim));
+    let mut buffer = [0; 100];
+    let len = elsewhere.recv(&mut buffer).unwrap();
+    elsewhere.send_to(&buffer[..len], pair.b.address()).unwrap();
+    let moved = pair.b.event();
+    assert!(
+        matches!(moved, LaneEvent::Moved { index: INDEX_AT_B, from } if Some(from) == elsewhere.local_addr().ok())
+    );
+    assert!(matches!(pair.b.event(), LaneEvent::Probe { answer: true, .. }));
+    pair.a.drops(&[]);
+    pair.b.drops(&[]);
+}
