@@ -1,0 +1,312 @@
+//! What the admin API tells, made of what is known here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use weft_api::fact::Item;
+use weft_api::id::{HostId, NetworkId};
+use weft_api::network::{DEFAULT_MTU, Network};
+use weft_api::report::{Block, Endpoint, Host, Link, Network as NetworkReport, NetworkState, Part, Status};
+use weft_api::roster::{RosterRecord, Standing};
+use weft_router::offload::Offloads;
+use weft_router_io::lane::Granted;
+use weft_router_io::node::MeshView;
+
+use super::Api;
+use crate::book::blocks;
+use crate::deciding::decider;
+use crate::docker::Docker;
+use crate::tables;
+
+impl Api {
+    /// How this host and its mesh are.
+    pub fn status(&self) -> Status {
+        let view = self.book.view();
+        let me = self.identity.id();
+        let unreachable: Vec<String> =
+            members(&view).filter(|(id, _)| !self.reaches(&view, *id)).map(|(_, r)| r.name.clone()).collect();
+        let hosts = members(&view).count();
+        Status {
+            mesh: self.identity.mesh.name.clone(),
+            host: view.roster.get(&me).map_or_else(|| self.identity.host.clone(), |r| r.name.clone()),
+            id: me,
+            founder: self.identity.founder,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hosts,
+            reachable: hosts - unreachable.len(),
+            unreachable,
+            docker: self.docker_part(),
+            firewall: part(self.present.borrow().firewall.clone()),
+            offloads: offloads(&self.node.offloads()),
+            controller: self.controller_part(&view),
+            problems: self.problems(),
+            drops: self.node.drops(),
+            uptime: self.started.elapsed().as_secs(),
+        }
+    }
+
+    /// The members, this host first.
+    pub fn hosts(&self) -> Vec<Host> {
+        let view = self.book.view();
+        let mut hosts: Vec<Host> = members(&view).map(|(id, record)| self.host(&view, id, record)).collect();
+        hosts.sort_by_key(|host| (!host.this, host.name.clone()));
+        hosts
+    }
+
+    /// The links to the other members, by name.
+    pub fn links(&self) -> Vec<Link> {
+        let mut links = self.node.links();
+        links.sort_by(|a, b| a.host.cmp(&b.host));
+        links
+    }
+
+    /// The containers of all hosts, by network and address.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let (view, me) = (self.book.view(), self.identity.id());
+        let networks: BTreeMap<NetworkId, String> =
+            self.book.networks().into_iter().map(|network| (network.id, network.name)).collect();
+        let name = |id: NetworkId| networks.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for endpoint in self.book.endpoints() {
+            endpoints.push(Endpoint {
+                container: named(&endpoint.container, || format!("{:.12}", endpoint.id)),
+                network: name(endpoint.network),
+                addresses: endpoint.addresses,
+                mac: endpoint.mac,
+                host: host_name(&view, me),
+                reachable: true,
+            });
+        }
+        for (host, _) in members(&view).filter(|(host, _)| *host != me) {
+            let reachable = self.reaches(&view, host);
+            for item in items(&view, host) {
+                if let Item::Endpoint(endpoint) = item {
+                    // As the switch does: what lies outside its host's blocks is no claim.
+                    let may = |ip: &&IpAddr| tables::may_claim(&view, endpoint.network, host, **ip);
+                    let addresses: Vec<IpAddr> = endpoint.addresses.iter().filter(may).copied().collect();
+                    if addresses.is_empty() {
+                        continue;
+                    }
+                    endpoints.push(Endpoint {
+                        container: named(&endpoint.container, || "-".into()),
+                        network: name(endpoint.network),
+                        addresses,
+                        mac: endpoint.mac,
+                        host: host_name(&view, host),
+                        reachable,
+                    });
+                }
+            }
+        }
+        endpoints.sort_by(|a, b| (&a.network, &a.addresses).cmp(&(&b.network, &b.addresses)));
+        endpoints
+    }
+
+    /// The networks, by name.
+    pub fn networks(&self) -> Vec<NetworkReport> {
+        let view = self.book.view();
+        let mut networks: Vec<NetworkReport> =
+            self.book.networks().into_iter().map(|network| self.network(&view, network)).collect();
+        networks.extend(self.book.strays().into_iter().map(|(docker, stray)| NetworkReport {
+            name: stray.name,
+            id: self.book.bound(&docker).unwrap_or(NetworkId(0)),
+            subnets: stray.subnets,
+            mtu: DEFAULT_MTU,
+            internal: false,
+            hosts: Vec::new(),
+            endpoints: 0,
+            blocks: Vec::new(),
+            state: NetworkState::Conflict,
+            problem: Some(stray.why),
+        }));
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        networks
+    }
+
+    fn network(&self, view: &MeshView, network: Network) -> NetworkReport {
+        let me = self.identity.id();
+        let present = self.present.borrow().clone();
+        let mut used: Vec<IpAddr> = Vec::new();
+        let mut endpoints = 0;
+        for endpoint in self.book.endpoints().iter().filter(|e| e.network == network.id) {
+            endpoints += 1;
+            used.extend(&endpoint.addresses);
+        }
+        let mut hosts = Vec::new();
+        for (host, record) in members(view) {
+            let here = host == me;
+            let has = if here {
+                present.ready.contains(&network.id)
+            } else {
+                items(view, host).contains(&Item::Network(network.id))
+            };
+            if has {
+                hosts.push(record.name.clone());
+            }
+            for item in items(view, host) {
+                match item {
+                    Item::Endpoint(endpoint) if !here && endpoint.network == network.id => {
+                        endpoints += 1;
+                        used.extend(&endpoint.addresses);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        hosts.sort();
+        let blocks = blocks(view).filter(|(n, ..)| *n == network.id).map(|(_, range, owner)| Block {
+            range,
+            host: host_name(view, owner),
+            used: used.iter().filter(|ip| range.contains(*ip)).count(),
+        });
+        let problem = present.problems.get(&network.id);
+        NetworkReport {
+            blocks: blocks.collect(),
+            state: match problem {
+                _ if self.book.absent().contains_key(&network.id) => NetworkState::Detached,
+                Some(_) => NetworkState::Problem,
+                None => NetworkState::Here,
+            },
+            problem: present.problems.get(&network.id).cloned(),
+            name: network.name,
+            id: network.id,
+            subnets: network.subnets,
+            mtu: network.mtu,
+            internal: network.internal,
+            hosts,
+            endpoints,
+        }
+    }
+
+    fn host(&self, view: &MeshView, id: HostId, record: &RosterRecord) -> Host {
+        let items = items(view, id);
+        let endpoints = items.iter().filter(|item| matches!(item, Item::Endpoint(_))).count();
+        Host {
+            name: record.name.clone(),
+            id,
+            this: id == self.identity.id(),
+            founder: record.roles.founder,
+            controller: record.roles.controller,
+            reachable: self.reaches(view, id),
+            addresses: items
+                .iter()
+                .filter_map(|item| match item {
+                    Item::Address(address) => Some(*address),
+                    _ => None,
+                })
+                .collect(),
+            endpoints,
+            version: items.iter().find_map(|item| match item {
+                Item::Version(version) => Some(version.clone()),
+                _ => None,
+            }),
+        }
+    }
+
+    fn docker_part(&self) -> Part {
+        match &*self.docker.borrow() {
+            Docker::Ready(_) => part(None),
+            Docker::Away(why) => part(Some(why.clone())),
+        }
+    }
+
+    fn controller_part(&self, view: &MeshView) -> Part {
+        let Some(host) = decider(view) else {
+            return part(Some("nobody is known to decide for this mesh: no joins, no new networks".into()));
+        };
+        if self.reaches(view, host) {
+            return part(None);
+        }
+        let name = host_name(view, host);
+        part(Some(format!(
+            "{name}, which decides, cannot be reached: no joins and no new networks until it is back"
+        )))
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if *self.removed.borrow() {
+            problems.push(
+                "this host was removed from the mesh: run weft leave --force, then weft join with a new token".into(),
+            );
+        }
+        let present = self.present.borrow();
+        for (network, problem) in &present.problems {
+            let name = self.book.network(*network).map_or_else(|| network.to_string(), |n| n.name);
+            problems.push(format!("network {name}: {problem}"));
+        }
+        for stray in self.book.strays().into_values() {
+            problems.push(format!("Docker's network {}: {}", stray.name, stray.why));
+        }
+        problems
+    }
+
+    fn reaches(&self, view: &MeshView, host: HostId) -> bool {
+        host == self.identity.id() || view.reachable.contains(&host)
+    }
+}
+
+fn members(view: &MeshView) -> impl Iterator<Item = (HostId, &RosterRecord)> {
+    let records = view.roster.iter().filter(|(_, record)| record.standing == Standing::Member);
+    records.map(|(id, record)| (*id, record))
+}
+
+fn items(view: &MeshView, host: HostId) -> &[Item] {
+    view.facts.get(&host).map_or(&[], |(_, items)| items)
+}
+
+fn host_name(view: &MeshView, host: HostId) -> String {
+    view.roster.get(&host).map_or_else(|| host.to_string(), |record| record.name.clone())
+}
+
+fn named(name: &str, otherwise: impl FnOnce() -> String) -> String {
+    if name.is_empty() { otherwise() } else { name.to_owned() }
+}
+
+fn part(wrong: Option<String>) -> Part {
+    Part { ok: wrong.is_none(), text: wrong.unwrap_or_else(|| "ok".into()) }
+}
+
+/// `all`, or what the kernel did not grant.
+fn offloads(granted: &Granted) -> Part {
+    let mut missing = Vec::new();
+    if !granted.gso {
+        missing.push("UDP GSO");
+    }
+    if !granted.gro {
+        missing.push("UDP GRO");
+    }
+    for (offload, name) in [
+        (Offloads::CSUM, "tap checksums"),
+        (Offloads::TSO4, "TSO4"),
+        (Offloads::TSO6, "TSO6"),
+        (Offloads::USO4, "USO4"),
+        (Offloads::USO6, "USO6"),
+    ] {
+        if granted.taps.values().any(|tap| !tap.has(offload)) {
+            missing.push(name);
+        }
+    }
+    if missing.is_empty() {
+        Part { ok: true, text: "all".into() }
+    } else {
+        Part { ok: false, text: format!("without {}", missing.join(", ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_offloads_are_named() {
+        let mut granted = Granted { gso: true, gro: true, taps: BTreeMap::new() };
+        assert_eq!(offloads(&granted).text, "all");
+        granted.gso = false;
+        granted.taps.insert(NetworkId(1), Offloads::ALL);
+        granted.taps.insert(NetworkId(2), Offloads::CSUM.with(Offloads::TSO4).with(Offloads::TSO6));
+        let part = offloads(&granted);
+        assert!(!part.ok);
+        assert_eq!(part.text, "without UDP GSO, USO4, USO6");
+    }
+}

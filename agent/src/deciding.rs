@@ -1,0 +1,275 @@
+//! Who decides is asked here: the controller of this host if it has one, else the deciding host, by the same requests on a
+//! stream of the session.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use http_body_util::{BodyExt, Limited};
+use ipnet::IpNet;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tower::ServiceExt;
+use weft_api::decision::{Decision, DecisionBody, DecisionKey};
+use weft_api::error::{ApiError, ErrorKind};
+use weft_api::id::{HostId, NetworkId};
+use weft_api::request::Caller;
+use weft_api::roster::{RosterRecord, Standing};
+use weft_api::sign::Signed;
+use weft_client::{ExchangeError, MAX_ANSWER, exchange};
+use weft_router_io::node::{ApiStream, MeshView, Node, StreamError};
+
+/// No request to the deciding host waits longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A longer request is refused.
+const MAX_BODY: usize = 64 << 10;
+
+/// The controller of this host, as the agent sees it; `weft` composes the two.
+pub trait Controller: Send + Sync + 'static {
+    /// Its API; each request carries a [`Caller`].
+    fn routes(&self) -> Router;
+    /// Rises when there is something new to spread.
+    fn changes(&self) -> watch::Receiver<u64>;
+    /// Every decision.
+    fn decisions(&self) -> Vec<Signed<Decision>>;
+    /// Every roster record.
+    fn roster(&self) -> Vec<Signed<RosterRecord>>;
+    /// What a host's facts say.
+    fn observe(&self, host: HostId, routes: Vec<IpNet>, endpoints: BTreeMap<NetworkId, usize>);
+    /// What the mesh says in its name, verified; how much of it was news.
+    fn hear(
+        &self,
+        roster: &BTreeMap<HostId, RosterRecord>,
+        decisions: &BTreeMap<DecisionKey, Decision>,
+    ) -> Result<usize, ApiError>;
+    /// Where this host can be asked.
+    fn set_addresses(&self, addresses: Vec<SocketAddr>) -> Result<(), ApiError>;
+}
+
+/// Asks whoever decides. Cheap to clone.
+#[derive(Clone)]
+pub struct Deciding {
+    me: HostId,
+    node: Node,
+    view: watch::Receiver<Arc<MeshView>>,
+    /// The controller's routes, if it is here.
+    here: Option<Router>,
+}
+
+impl Deciding {
+    /// Asks `controller`, or else over `node`.
+    pub fn new(me: HostId, node: Node, controller: Option<&dyn Controller>) -> Self {
+        let view = node.view();
+        Self { me, node, view, here: controller.map(Controller::routes) }
+    }
+
+    /// Who decides, and its name; `None` if nobody is known to.
+    #[must_use]
+    pub fn who(&self) -> Option<(HostId, String)> {
+        let view = self.view.borrow();
+        let host = decider(&view)?;
+        let name = view.roster.get(&host).map_or_else(|| host.to_string(), |record| record.name.clone());
+        Some((host, name))
+    }
+
+    /// Passes a request on and its answer back.
+    pub async fn pass_on(&self, request: Request, caller: Caller) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(e) => {
+                let sentence = format!("the request cannot be read: {e}");
+                return answer(ApiError::new(ErrorKind::Invalid, sentence));
+            }
+        };
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        match self.ask(parts.method, path, body, caller).await {
+            Ok((status, body)) => {
+                (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+            }
+            Err(e) => answer(e),
+        }
+    }
+
+    /// Posts a request in the name of this host and reads the answer.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let body = serde_json::to_vec(request)
+            .map_err(|e| internal(&format!("a request cannot be written: {e}")))?;
+        let (status, body) = self.ask(Method::POST, path, body.into(), Caller::Member(self.me)).await?;
+        let unreadable =
+            |e: serde_json::Error| internal(&format!("the deciding host's answer cannot be read: {e}"));
+        if status.is_success() {
+            // 204 has no body; what is wanted then is `()`.
+            let body = if body.is_empty() { &b"null"[..] } else { &body };
+            serde_json::from_slice(body).map_err(unreadable)
+        } else {
+            Err(serde_json::from_slice(&body).map_err(unreadable)?)
+        }
+    }
+
+    /// Asks for something to be removed, in the name of this host.
+    pub async fn delete(&self, path: &str) -> Result<(), ApiError> {
+        let (status, body) = self.ask(Method::DELETE, path, Bytes::new(), Caller::Member(self.me)).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        let unreadable =
+            |e: serde_json::Error| internal(&format!("the deciding host's answer cannot be read: {e}"));
+        Err(serde_json::from_slice(&body).map_err(unreadable)?)
+    }
+
+    /// Serves the streams of other members: the controller's routes, to whom the session says it is.
+    pub async fn serve(&self, from: HostId, stream: ApiStream) {
+        let here = self.here.clone();
+        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let here = here.clone();
+            async move {
+                let response = match here {
+                    Some(routes) => call(routes, request.map(Body::new), Caller::Member(from)).await,
+                    None => answer(ApiError::new(
+                        ErrorKind::Unavailable,
+                        "the host that was asked does not decide for this mesh: wait until its decisions have spread",
+                    )),
+                };
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .keep_alive(false)
+            .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+        match tokio::time::timeout(PATIENCE * 2, connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%from, %error, "an API stream broke"),
+            Err(_) => tracing::debug!(%from, "an API stream took too long"),
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        caller: Caller,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
+        if let Some(routes) = &self.here {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(body))
+                .map_err(|e| internal(&e.to_string()))?;
+            let response = call(routes.clone(), request, caller).await;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            return Ok((status, body.map_err(|e| internal(&e.to_string()))?.to_bytes()));
+        }
+        let (host, name) = self.who().ok_or_else(|| {
+            ApiError::new(
+                ErrorKind::Unavailable,
+                "this host does not know yet who decides for the mesh: wait until it has reached another member (weft hosts)",
+            )
+        })?;
+        let away = |why: &dyn std::fmt::Display| {
+            let sentence = format!(
+                "{name} decides for this mesh and cannot be asked ({why}): try again when it is back"
+            );
+            ApiError::new(ErrorKind::Unavailable, sentence)
+        };
+        let asked = async {
+            let stream = self.node.open_stream(host).await.map_err(|e| match e {
+                StreamError::Unreachable(_) => away(&"it is unreachable"),
+                StreamError::NotAMember(_) => away(&"it is no member"),
+                other => away(&other),
+            })?;
+            exchange(stream, method, path, body).await.map_err(|e| match e {
+                ExchangeError::Broken(_) => away(&"the connection broke"),
+                other => away(&other),
+            })
+        };
+        tokio::time::timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| Err(away(&format!("no answer within {} s", PATIENCE.as_secs()))))
+    }
+}
+
+/// The host that decides: as it says itself, else the member that may.
+#[must_use]
+pub fn decider(view: &MeshView) -> Option<HostId> {
+    if let Some(DecisionBody::Controller { host, .. }) =
+        view.decisions.get(&DecisionKey::Controller).and_then(|decision| decision.body.as_ref())
+    {
+        return Some(*host);
+    }
+    let may = |record: &&RosterRecord| record.roles.controller && record.standing == Standing::Member;
+    view.roster.values().find(may).map(|record| record.key.id())
+}
+
+/// The answer that an error is.
+pub fn answer(error: ApiError) -> Response {
+    let status = StatusCode::from_u16(error.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, axum::Json(error)).into_response()
+}
+
+async fn call(routes: Router, request: Request, caller: Caller) -> Response {
+    routes.layer(Extension(caller)).oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+fn internal(why: &str) -> ApiError {
+    ApiError::new(ErrorKind::Internal, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::id::{HostKey, MeshId};
+    use weft_api::roster::Roles;
+
+    use super::*;
+
+    fn record(n: u8, controller: bool, standing: Standing) -> RosterRecord {
+        let roles = Roles { controller, ..Roles::default() };
+        RosterRecord {
+            mesh: MeshId([0; 32]),
+            key: HostKey([n; 32]),
+            name: format!("h{n}"),
+            roles,
+            serial: 1,
+            standing,
+        }
+    }
+
+    #[test]
+    fn who_decides_is_decided_or_else_in_the_roster() {
+        let mut view = MeshView::default();
+        assert_eq!(decider(&view), None);
+        for record in [
+            record(1, false, Standing::Member),
+            record(2, true, Standing::Member),
+            record(3, true, Standing::Removed),
+        ] {
+            view.roster.insert(record.key.id(), record);
+        }
+        assert_eq!(decider(&view), Some(HostKey([2; 32]).id()));
+        let body = DecisionBody::Controller { host: HostKey([1; 32]).id(), addresses: Vec::new() };
+        let decision = Decision {
+            mesh: MeshId([0; 32]),
+            revision: 1,
+            signer: HostKey([2; 32]),
+            key: DecisionKey::Controller,
+            body: Some(body),
+        };
+        view.decisions.insert(DecisionKey::Controller, decision);
+        assert_eq!(decider(&view), Some(HostKey([1; 32]).id()));
+    }
+}

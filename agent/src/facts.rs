@@ -1,0 +1,86 @@
+//! What this host says of itself: where it can be reached, which routes its machine has, which networks it has, and which
+//! containers are on them.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use weft_api::fact::{Endpoint as EndpointFact, Item, MAX_ROUTES};
+use weft_api::id::NetworkId;
+
+use crate::state::ledger::Endpoint;
+
+/// More addresses than this are not said; a joining host tries them one after the other.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// The machine as it is now.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Machine {
+    /// Where others can reach it.
+    pub addresses: Vec<SocketAddr>,
+    /// What its routes cover, nearest prefixes first.
+    pub routes: Vec<IpNet>,
+}
+
+/// The whole of it. `networks`: those whose bridge and tap are up.
+#[must_use]
+pub fn items(machine: &Machine, networks: &BTreeSet<NetworkId>, endpoints: &[Endpoint]) -> Vec<Item> {
+    let mut items = vec![Item::Version(env!("CARGO_PKG_VERSION").to_owned())];
+    items.extend(machine.addresses.iter().take(MAX_ADDRESSES).copied().map(Item::Address));
+    items.extend(machine.routes.iter().take(MAX_ROUTES).copied().map(Item::Route));
+    items.extend(networks.iter().copied().map(Item::Network));
+    items.extend(endpoints.iter().map(|endpoint| {
+        Item::Endpoint(EndpointFact {
+            network: endpoint.network,
+            mac: endpoint.mac,
+            addresses: endpoint.addresses.clone(),
+            container: endpoint.container.clone(),
+        })
+    }));
+    items
+}
+
+/// Where others can reach this host: what the person said, or else the addresses of its interfaces.
+#[must_use]
+pub fn reachable_at(advertise: &[IpAddr], interfaces: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    let addresses = if advertise.is_empty() { interfaces } else { advertise };
+    addresses.iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(*ip, port)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::id::Mac;
+
+    use super::*;
+
+    #[test]
+    fn everything_is_said_once() {
+        let machine = Machine {
+            addresses: vec!["192.0.2.1:6783".parse().unwrap()],
+            routes: vec!["192.0.2.0/24".parse().unwrap()],
+        };
+        let endpoint = Endpoint {
+            id: "e".into(),
+            docker_network: "n".into(),
+            network: NetworkId(1),
+            addresses: vec!["10.32.0.2".parse().unwrap()],
+            mac: Mac([2; 6]),
+            container: "web".into(),
+            since: 0,
+        };
+        let items = items(&machine, &BTreeSet::from([NetworkId(1)]), &[endpoint]);
+        assert_eq!(items.len(), 5, "{items:?}");
+        assert!(items.contains(&Item::Network(NetworkId(1))));
+        assert!(matches!(items.last(), Some(Item::Endpoint(e)) if e.container == "web"));
+    }
+
+    #[test]
+    fn what_the_person_says_replaces_the_guess() {
+        let interfaces = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let at = |advertise: &[IpAddr]| {
+            reachable_at(advertise, &interfaces, 7000).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(at(&[]), ["192.0.2.1:7000", "[2001:db8::1]:7000"]);
+        assert_eq!(at(&["198.51.100.7".parse().unwrap()]), ["198.51.100.7:7000"]);
+    }
+}
