@@ -1,0 +1,29 @@
+//! The product on real hosts with real Docker Engines: what a person types, and what must come of it.
+//! Each test has a lab of its own, so any of them can run alone, twice, and after another has failed.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod addresses;
+mod attach;
+mod attack_frames;
+mod attack_member;
+mod attack_path;
+mod attack_records;
+mod attacker;
+mod bad_input;
+mod binary;
+mod compose;
+mod cross_host;
+mod docker_behaviour;
+mod docker_networks;
+mod doctor;
+mod firewall;
+mod fixture;
+mod forged;
+mod plugin_abuse;
+mod plugin_kill;
+mod random_commands;
+mod refusals;
+mod resilience;
+mod separation;
+mod service;
+mod truth;
