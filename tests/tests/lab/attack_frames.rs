@@ -49,7 +49,8 @@ fn a_hostile_member_gets_no_forged_frame_through() {
         }
         let order = format!("counter {} {}", 1u64 << 32, hex(&on(network, FRAME, &frame)));
         stage.attacker.is_counted(stage.host, "a counter beyond the stop", &order, "counter_beyond_stop", 1);
-        let order = format!("counter 0 {}", hex(&on(network, FRAME, &frame)));
+        // One of the attacks above, each of which was counted: the session's very first datagrams may come before its keys and be lost.
+        let order = format!("counter 100 {}", hex(&on(network, FRAME, &frame)));
         stage.attacker.is_counted(stage.host, "a counter used before", &order, "replayed", 1);
 
         // Bounded without a name: MACs that nobody has said are learned, few of one host; superframes are begun and never ended.
