@@ -45,7 +45,7 @@ fn tables(remote: SocketAddr, side: u8, cipher: Cipher, mtu: u16) -> Tables {
         _ => (Direction::FromListener, Direction::FromDialler),
     };
     let (here, there) = (u32::from(side), u32::from(1 - side));
-    let path = Path { address: remote, datagram: DATAGRAM };
+    let path = Path { way: weft_router::session::Path::Udp(remote), datagram: DATAGRAM };
     let send = SendEpoch::new(other, there, chain.seal_key(cipher, ours), Some(path));
     let receive = ReceiveEpoch::new(other, here, chain.open_key(cipher, theirs));
 

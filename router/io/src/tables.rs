@@ -13,6 +13,7 @@ use weft_router::drop::{DropCounters, DropReason};
 use weft_router::envelope::{COUNTER_STOP, COUNTER_WORN, MAX_LANES};
 use weft_router::replay::ReplayWindow;
 use weft_router::seal::{OpenKey, SealKey};
+use weft_router::session;
 use weft_router::switch::Table;
 
 /// Everything a lane looks up.
@@ -29,9 +30,9 @@ pub struct Tables {
 /// Where a session's envelopes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Path {
-    /// The peer's address; validated, since the kernel turns GSO off over a bad one.
-    pub address: SocketAddr,
-    /// The longest UDP payload that passes.
+    /// What carries them. An address is validated, since the kernel turns GSO off over a bad one.
+    pub way: session::Path,
+    /// The longest envelope that passes.
     pub datagram: u16,
 }
 
@@ -282,7 +283,8 @@ mod tests {
     fn paths_change() {
         let epoch = epoch();
         assert_eq!(epoch.path(), None);
-        let path = Path { address: "192.0.2.1:6783".parse().unwrap(), datagram: 1452 };
+        let way = session::Path::Udp("192.0.2.1:6783".parse().unwrap());
+        let path = Path { way, datagram: 1452 };
         epoch.set_path(Some(path));
         assert_eq!(epoch.path(), Some(path));
     }

@@ -16,6 +16,7 @@ use weft_api::roster::Cipher;
 use weft_router::drop::DropReason;
 use weft_router::offload::{Gso, Offloads, VnetHeader};
 use weft_router::seal::{Chain, Direction};
+use weft_router::session::{Path as Way, Remote};
 use weft_router::switch::{Owner, Table};
 use weft_router_io::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
 use weft_router_io::tables::{Path, ReceiveEpoch, SendEpoch, Tables};
@@ -65,13 +66,13 @@ impl Pair {
         let (seal, open) = keys(Direction::FromDialler);
         let a = Side::new(
             0,
-            SendEpoch::new(B, INDEX_AT_B, seal, Some(Path { address: at, datagram: DATAGRAM })),
+            SendEpoch::new(B, INDEX_AT_B, seal, Some(Path { way: Way::Udp(at), datagram: DATAGRAM })),
             ReceiveEpoch::new(B, INDEX_AT_A, open),
         );
         let (seal, open) = keys(Direction::FromListener);
         let b = Side::new(
             1,
-            SendEpoch::new(A, INDEX_AT_A, seal, Some(Path { address: at, datagram: DATAGRAM })),
+            SendEpoch::new(A, INDEX_AT_A, seal, Some(Path { way: Way::Udp(at), datagram: DATAGRAM })),
             ReceiveEpoch::new(A, INDEX_AT_B, open),
         );
         Self { a, b, wire }
@@ -242,7 +243,7 @@ fn frames_arrive_under_every_suite() {
         let LaneEvent::FirstAuthentic { index, from } = pair.b.events.try_recv().unwrap() else {
             panic!("the first event is the first authentic envelope");
         };
-        assert_eq!((index, from), (INDEX_AT_B, pair.wire.local_addr().unwrap()));
+        assert_eq!((index, from), (INDEX_AT_B, Remote::Udp(pair.wire.local_addr().unwrap())));
         eventually("counted when the batch is over", || {
             pair.a.sends.sent().datagrams == 2 && pair.b.receives.received() == pair.a.sends.sent()
         });
@@ -416,7 +417,7 @@ fn what_cannot_leave_has_a_name() {
     pair.a.sends.set_path(None);
     pair.a.write(VnetHeader::default(), &udp(mac(1), b"no path"));
     pair.a.drops(&[(DropReason::NoPath, 1)]);
-    pair.a.sends.set_path(Some(Path { address: pair.b.address(), datagram: 600 }));
+    pair.a.sends.set_path(Some(Path { way: Way::Udp(pair.b.address()), datagram: 600 }));
     pair.a.write(VnetHeader::default(), &udp(mac(1), &bytes(700)));
     pair.a.drops(&[(DropReason::NoPath, 1), (DropReason::TooBigForPath, 1)]);
     pair.a.write(VnetHeader::default(), &udp(mac(1), &bytes(1400)));
@@ -443,7 +444,7 @@ fn control_chunks_cross_sealed() {
         matches!(pair.b.event(), LaneEvent::Quic { index: INDEX_AT_B, bytes, .. } if bytes == [0xc3; 1200])
     );
 
-    let aim = Aim { address: None, datagram: Some(1400) };
+    let aim = Aim { path: None, datagram: Some(1400) };
     assert!(pair.a.lane.send_aimed(&epoch, ControlChunk::Probe(b"ask".to_vec()), aim));
     let padded = pair.take();
     assert_eq!(padded.len(), 1400);
@@ -452,14 +453,14 @@ fn control_chunks_cross_sealed() {
     assert_eq!((&body[..], answer, datagram), (&b"ask"[..], false, 1400));
 
     let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let aim = Aim { address: elsewhere.local_addr().ok(), datagram: None };
+    let aim = Aim { path: elsewhere.local_addr().ok().map(Way::Udp), datagram: None };
     assert!(pair.a.lane.send_aimed(&epoch, ControlChunk::Answer(b"here".to_vec()), aim));
     let mut buffer = [0; 100];
     let len = elsewhere.recv(&mut buffer).unwrap();
     elsewhere.send_to(&buffer[..len], pair.b.address()).unwrap();
     let moved = pair.b.event();
     assert!(
-        matches!(moved, LaneEvent::Moved { index: INDEX_AT_B, from } if Some(from) == elsewhere.local_addr().ok())
+        matches!(moved, LaneEvent::Moved { index: INDEX_AT_B, from, .. } if Some(from) == elsewhere.local_addr().ok())
     );
     assert!(matches!(pair.b.event(), LaneEvent::Probe { answer: true, .. }));
     pair.a.drops(&[]);

@@ -7,6 +7,7 @@
 //! | `peer` | which of a peer's connections is used, which are closed; restart, collision, renewal |
 //! | `connection` | liveness: when to probe, when it is dead |
 //! | `dialling` | which address is dialled when |
+//! | `path` | what carries datagrams |
 //! | [`probe`] | the three-way echo |
 //! | [`message`] | the bytes of the control stream |
 //! | `notice` | how many notices are sent |
@@ -15,11 +16,11 @@ mod connection;
 mod dialling;
 pub mod message;
 mod notice;
+mod path;
 mod peer;
 pub mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -34,14 +35,8 @@ use peer::{Peer, Scene};
 
 pub use connection::{CONFIRM_INTERVAL, DOWN_AFTER, PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
 pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
+pub use path::{Path, Remote, StreamId};
 pub use peer::{KEYS_LINGER, MAX_CONNECTIONS, RENEW_AFTER};
-
-/// What carries datagrams between two hosts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Path {
-    /// UDP between our port and this address.
-    Udp(SocketAddr),
-}
 
 /// A QUIC connection, by a number that is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,12 +72,12 @@ pub enum Event<'a> {
     Hello(ConnectionId, Hello),
     /// A connection ended, or a dial failed.
     Lost(ConnectionId, Option<Why>),
-    /// A probe from an authentic envelope under our index.
-    Probe(u32, &'a [u8]),
+    /// A probe from an authentic envelope under our index, that came by this path.
+    Probe(u32, Path, &'a [u8]),
     /// The first authentic envelope under our index.
     FirstAuthentic(u32),
-    /// An envelope from this path had an index that nobody here knows.
-    UnknownIndex(Path, u32),
+    /// An envelope from there had an index that nobody here knows.
+    UnknownIndex(Remote, u32),
     /// Somebody says that a peer does not know this index of its own. Unproven.
     Notice(u32),
     /// The key to seal for this peer's index has sealed 2^31 envelopes of a lane.
@@ -108,10 +103,12 @@ pub enum Action {
     Unuse(HostId),
     /// Forget both keys of the connection.
     EraseKeys(ConnectionId),
-    /// Send this body, sealed; the flag says that it is an answer.
-    Probe(ConnectionId, [u8; probe::PROBE_LEN], bool),
-    /// Tell this path that nobody here knows the index.
-    Notice(Path, u32),
+    /// The connection's envelopes and QUIC packets go along this path from now on.
+    SetPath(ConnectionId, Path),
+    /// Send this body, sealed, along this path whatever the connection's is; the flag says that it is an answer.
+    Probe(ConnectionId, Path, [u8; probe::PROBE_LEN], bool),
+    /// Tell the sender that nobody here knows the index.
+    Notice(Remote, u32),
     /// Envelopes pass both ways.
     LinkUp(HostId),
     /// They do not any more.
@@ -233,18 +230,18 @@ impl Sessions {
             Event::Lost(id, why) => {
                 self.with_owner(now, actions, id, |peer, scene| peer.lost(scene, id, why));
             }
-            Event::Probe(index, body) => {
+            Event::Probe(index, path, body) => {
                 let owner = self.owner(|c| c.index == Some(index));
-                self.with(now, actions, owner, |peer, scene| peer.probed(scene, index, body));
+                self.with(now, actions, owner, |peer, scene| peer.probed(scene, index, path, body));
             }
             Event::FirstAuthentic(index) => {
                 let owner = self.owner(|c| c.index == Some(index));
                 self.with(now, actions, owner, |peer, scene| peer.heard(scene, index));
             }
-            Event::UnknownIndex(path, index) => {
-                let allowed = self.notices.allows(now, path);
+            Event::UnknownIndex(remote, index) => {
+                let allowed = self.notices.allows(now, remote);
                 actions.push(if allowed {
-                    Action::Notice(path, index)
+                    Action::Notice(remote, index)
                 } else {
                     Action::Count(DropReason::NoticeLimit)
                 });

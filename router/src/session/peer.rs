@@ -139,7 +139,7 @@ impl Peer {
         scene.act(Action::InstallSend(id, self.host, hello.index, path));
         if let Some(asked) = self.connections.iter_mut().find(|c| c.id == id && c.asked) {
             let body = asked.probe(scene.now);
-            scene.act(Action::Probe(id, body, false));
+            scene.act(Action::Probe(id, path, body, false));
         }
         self.choose(scene);
     }
@@ -175,7 +175,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn probed(&mut self, scene: &mut Scene<'_>, index: u32, body: &[u8]) {
+    pub(super) fn probed(&mut self, scene: &mut Scene<'_>, index: u32, from: Path, body: &[u8]) {
         let Some(connection) = self.by_index(index) else { return };
         let heard = match connection.echo.heard(scene.now, body) {
             Ok(heard) => heard,
@@ -188,8 +188,8 @@ impl Peer {
         connection.heard = scene.now;
         let (id, path) = (connection.id, connection.path);
         match heard {
-            Heard::Question(answer) => scene.act(Action::Probe(id, answer, true)),
-            Heard::Answer(close) => scene.act(Action::Probe(id, close, true)),
+            Heard::Question(answer) => scene.act(Action::Probe(id, from, answer, true)),
+            Heard::Answer(close) => scene.act(Action::Probe(id, from, close, true)),
             Heard::Close | Heard::Late => {}
         }
         if matches!(heard, Heard::Answer(_) | Heard::Close) {
@@ -208,8 +208,8 @@ impl Peer {
         match suspect {
             Some(connection) if self.suspicion.is_none() && scene.now >= self.notices_from => {
                 self.suspicion = Some((connection.id, scene.now + NOTICE_PATIENCE));
-                let (id, body) = (connection.id, connection.probe(scene.now));
-                scene.act(Action::Probe(id, body, false));
+                let (id, path, body) = (connection.id, connection.path, connection.probe(scene.now));
+                scene.act(Action::Probe(id, path, body, false));
             }
             _ => scene.act(Action::Count(DropReason::NoticeIgnored)),
         }
@@ -239,7 +239,7 @@ impl Peer {
         for connection in &mut self.connections {
             if connection.next_probe(scene.lower).is_some_and(|at| at <= scene.now) {
                 let body = connection.probe(scene.now);
-                scene.actions.push(Action::Probe(connection.id, body, false));
+                scene.actions.push(Action::Probe(connection.id, connection.path, body, false));
             }
         }
         if self.settle.is_some_and(|at| at <= scene.now) {

@@ -279,7 +279,7 @@ proptest! {
                 1 => { let c = sessions.new_connection(); Event::Accepted(c, id(body.len() % 4), path(1)) }
                 2 => Event::Hello(connection, Hello { boot: BootId([body.len() as u8; 16]), index, cipher: CIPHER, replaces: index % 2 == 0 }),
                 3 => Event::Lost(connection, Why::from_code(body.len() as u64)),
-                4 => Event::Probe(index, &body),
+                4 => Event::Probe(index, path(1), &body),
                 5 => Event::Notice(index),
                 6 => Event::Worn(index),
                 _ => Event::Tick,

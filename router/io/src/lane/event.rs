@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_api::id::HostId;
+use weft_router::session::{Path, Remote};
 
 use crate::tables::SendEpoch;
 
@@ -30,8 +31,8 @@ pub enum ControlChunk {
 /// Where a control chunk goes when not along the session's path as it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Aim {
-    /// This address instead of the path's: a challenge to a candidate.
-    pub address: Option<SocketAddr>,
+    /// This path instead of the session's: a challenge to a candidate.
+    pub path: Option<Path>,
     /// Padded to a datagram of this length: a probe of the path MTU. Too small a number has no effect.
     pub datagram: Option<u16>,
 }
@@ -48,7 +49,7 @@ pub enum LaneEvent {
     /// A QUIC packet outside an envelope.
     Bare {
         /// Its sender, unproven.
-        from: SocketAddr,
+        from: Remote,
         /// The packet.
         bytes: Vec<u8>,
     },
@@ -57,7 +58,7 @@ pub enum LaneEvent {
         /// Our session index.
         index: u32,
         /// Where the envelope came from.
-        from: SocketAddr,
+        from: Remote,
         /// The packet.
         bytes: Vec<u8>,
     },
@@ -66,7 +67,7 @@ pub enum LaneEvent {
         /// Our session index.
         index: u32,
         /// Where the envelope came from.
-        from: SocketAddr,
+        from: Remote,
         /// When it was read from the socket.
         at: Instant,
         /// Length of the datagram that carried it, for path MTU probes.
@@ -81,7 +82,7 @@ pub enum LaneEvent {
         /// Our session index.
         index: u32,
         /// Where it came from.
-        from: SocketAddr,
+        from: Remote,
     },
     /// A direct lane-0 envelope, the newest so far, came from another address than the one before (PROTOCOL 5).
     Moved {
@@ -89,12 +90,14 @@ pub enum LaneEvent {
         index: u32,
         /// Where it came from.
         from: SocketAddr,
+        /// Length of the datagram: what may be sent there unproven depends on it.
+        len: usize,
     },
     /// An envelope with a session index that nobody here knows. The control side answers with
     /// [`super::LaneHandle::send_notice`], rate limited.
     UnknownIndex {
         /// Its sender, unproven.
-        from: SocketAddr,
+        from: Remote,
         /// The index.
         index: u32,
         /// Length of the datagram.
@@ -103,7 +106,7 @@ pub enum LaneEvent {
     /// A peer says that it does not know a session index of ours. Unproven: never ends a session by itself.
     Notice {
         /// Its sender, unproven.
-        from: SocketAddr,
+        from: Remote,
         /// The index, as we sent it.
         index: u32,
     },

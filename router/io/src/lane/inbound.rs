@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use weft_router::chunk::{Chunk, ChunkKind, Chunks};
 use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
+use weft_router::session::Remote;
 
 use super::deliver::{Deliverer, Origin};
 use super::desk::Desk;
@@ -104,9 +105,9 @@ impl Inbox {
         match Shape::of(bytes)? {
             Shape::Envelope(header) => self.envelope(around, header, range, from)?,
             Shape::Bare if bytes.len() > MAX_QUIC_LEN => return Err(DropReason::ControlTooLong),
-            Shape::Bare => desk.tell_unproven(|| LaneEvent::Bare { from, bytes: bytes.to_vec() }),
+            Shape::Bare => desk.tell_unproven(|| LaneEvent::Bare { from: Remote::Udp(from), bytes: bytes.to_vec() }),
             Shape::Notice(header) => {
-                desk.tell_unproven(|| LaneEvent::Notice { from, index: header.index });
+                desk.tell_unproven(|| LaneEvent::Notice { from: Remote::Udp(from), index: header.index });
             }
         }
         Ok(())
@@ -122,7 +123,7 @@ impl Inbox {
     ) -> Result<(), DropReason> {
         let (desk, len) = (around.desk, range.len());
         let Some(epoch) = self.take_epoch(around.tables, header.index) else {
-            desk.tell_unproven(|| LaneEvent::UnknownIndex { from, index: header.index, len });
+            desk.tell_unproven(|| LaneEvent::UnknownIndex { from: Remote::Udp(from), index: header.index, len });
             return Err(DropReason::UnknownIndex);
         };
         let datagram = &mut self.ring.slot()[range.clone()];
@@ -136,12 +137,12 @@ impl Inbox {
             Ok(moved) => {
                 self.uncounted = (self.uncounted.0 + 1, self.uncounted.1 + len as u64);
                 if origin.epoch.first_authentic() {
-                    desk.tell(LaneEvent::FirstAuthentic { index: header.index, from });
+                    desk.tell(LaneEvent::FirstAuthentic { index: header.index, from: Remote::Udp(from) });
                 } else if moved && header.lane == 0 {
-                    desk.tell(LaneEvent::Moved { index: header.index, from });
+                    desk.tell(LaneEvent::Moved { index: header.index, from, len });
                 }
                 let chunks = range.start + HEADER_LEN..range.end - TAG_LEN;
-                self.chunks(around, &origin, chunks, from, len);
+                self.chunks(around, &origin, chunks, Remote::Udp(from), len);
             }
             Err(reason) => desk.drop_on(origin.epoch.drops(), reason, 1),
         }
@@ -155,7 +156,7 @@ impl Inbox {
         around: &mut Surroundings<'_>,
         origin: &Origin,
         area: Range<usize>,
-        from: SocketAddr,
+        from: Remote,
         datagram: usize,
     ) {
         let (desk, slot, index) = (around.desk, self.ring.current(), origin.epoch.index());

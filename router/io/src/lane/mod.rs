@@ -32,6 +32,7 @@ use weft_api::id::NetworkId;
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::envelope::Header;
 use weft_router::offload::Offloads;
+use weft_router::session::Remote;
 
 use crate::sys;
 use crate::tables::{SendEpoch, Tables};
@@ -168,13 +169,14 @@ impl LaneHandle {
     }
 
     /// Sends a QUIC packet outside an envelope, at once, from the caller's thread.
-    pub fn send_bare(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        let to = sys::RawAddress::new(to, self.shared.ipv6);
+    pub fn send_bare(&self, to: Remote, bytes: &[u8]) -> io::Result<()> {
+        let Remote::Udp(address) = to else { return Err(io::ErrorKind::Unsupported.into()) };
+        let to = sys::RawAddress::new(address, self.shared.ipv6);
         sys::send(self.shared.socket.as_fd(), &to, bytes, None)
     }
 
     /// Tells `to` that its envelope had an index that nobody here knows. 16 bytes, never more than its cause.
-    pub fn send_notice(&self, to: SocketAddr, index: u32) -> io::Result<()> {
+    pub fn send_notice(&self, to: Remote, index: u32) -> io::Result<()> {
         self.send_bare(to, &Header { lane: 0, index, counter: 0 }.notice())
     }
 

@@ -7,12 +7,14 @@ use weft_api::id::{HostId, NetworkId};
 use weft_router::drop::DropReason;
 use weft_router::offload::plain::settle;
 use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
+use weft_router::session::Path as Way;
 use weft_router::switch::{self, Headers, Memory, Outbound, Table};
 
 use super::desk::Desk;
 use super::port::Port;
 use super::train::{CAPACITY, Train};
-use crate::tables::Tables;
+use crate::sys::RawAddress;
+use crate::tables::{Path, Tables};
 
 /// Frames read from one tap before the lane looks at the socket again.
 const TAP_READS: usize = 64;
@@ -188,17 +190,18 @@ impl Trains {
 
     fn start(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<usize, DropReason> {
         let epoch = tables.sends.get(&host).ok_or(DropReason::NoSession)?;
-        let Some(path) = epoch.path() else {
+        let Some(Path { way: Way::Udp(address), datagram }) = epoch.path() else {
             epoch.drops().count(DropReason::NoPath);
             return Err(DropReason::NoPath);
         };
+        let to = RawAddress::new(address, desk.shared.ipv6);
         if self.open.len() == MAX_TRAINS {
             let mut oldest = self.open.remove(0);
             oldest.flush(desk);
             self.spare.push(oldest.into_buffer());
         }
         let buffer = self.spare.pop().unwrap_or_else(|| vec![0; CAPACITY].into_boxed_slice());
-        self.open.push(Train::new(Arc::clone(epoch), path, desk.shared.ipv6, buffer));
+        self.open.push(Train::new(Arc::clone(epoch), to, datagram, buffer));
         Ok(self.open.len() - 1)
     }
 

@@ -9,6 +9,7 @@ use arc_swap::Guard;
 use tokio::sync::mpsc;
 use weft_router::chunk::{MAX_PROBE_LEN, probe_head, quic_head};
 use weft_router::drop::DropReason;
+use weft_router::session::Path;
 
 use super::desk::Desk;
 use super::event::{Command, ControlChunk, LaneEvent};
@@ -126,10 +127,11 @@ impl Lane {
 
     fn send_control(&self, command: &Command) -> Result<(), DropReason> {
         let Command { epoch, chunk, aim } = command;
-        let address = match aim.address {
-            Some(address) => address,
-            None => epoch.path().ok_or(DropReason::NoPath)?.address,
+        let way = match aim.path {
+            Some(way) => way,
+            None => epoch.path().ok_or(DropReason::NoPath)?.way,
         };
+        let Path::Udp(address) = way else { return Err(DropReason::NoPath) };
         let to = RawAddress::new(address, self.desk.shared.ipv6);
         let padded = aim.datagram.map_or(0, usize::from);
         let len = |body: &[u8]| u16::try_from(body.len()).map_err(|_| DropReason::TooBigForPath);

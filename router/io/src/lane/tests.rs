@@ -8,6 +8,7 @@ use weft_api::id::{HostId, Mac};
 use weft_api::roster::Cipher;
 use weft_router::offload::{Gso, VnetHeader};
 use weft_router::seal::{Chain, Direction};
+use weft_router::session::Path as Way;
 use weft_router::switch::{Owner, Table};
 
 use super::*;
@@ -45,7 +46,7 @@ fn without_gso_the_lane_sends_one_by_one() {
 
     let (lane, mut events) = LaneHandle::start(socket).unwrap();
     assert!(lane.offloads().gso, "not yet known");
-    let path = Path { address: peer.local_addr().unwrap(), datagram: 1472 };
+    let path = Path { way: Way::Udp(peer.local_addr().unwrap()), datagram: 1472 };
     let key = Chain::first(&[1; 32]).seal_key(Cipher::Aes256Gcm, Direction::FromDialler);
     let epoch = Arc::new(SendEpoch::new(PEER, 9, key, Some(path)));
     let mut table = Table::new(NETWORK, 1340, Vec::new());

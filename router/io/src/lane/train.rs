@@ -15,7 +15,7 @@ use weft_router::offload::{Cut, CutLimits};
 use super::desk::Desk;
 use super::event::LaneEvent;
 use crate::sys::{self, RawAddress};
-use crate::tables::{Path, SendEpoch};
+use crate::tables::SendEpoch;
 
 /// What one sendmsg with UDP_SEGMENT takes: the longest UDP payload over IPv4.
 const MAX_BYTES: usize = 65_507;
@@ -45,9 +45,8 @@ pub(super) struct Train {
 
 impl Train {
     /// An empty one. `buffer` is of [`CAPACITY`].
-    pub(super) fn new(epoch: Arc<SendEpoch>, path: Path, ipv6: bool, buffer: Box<[u8]>) -> Self {
-        let datagram = usize::from(path.datagram).min(MAX_DATAGRAM);
-        let to = RawAddress::new(path.address, ipv6);
+    pub(super) fn new(epoch: Arc<SendEpoch>, to: RawAddress, datagram: u16, buffer: Box<[u8]>) -> Self {
+        let datagram = usize::from(datagram).min(MAX_DATAGRAM);
         Self { epoch, to, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
     }
 

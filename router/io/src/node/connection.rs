@@ -1,6 +1,5 @@
 //! The tasks of one connection: dialling, accepting, the two control streams, streams for the API.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use weft_api::id::HostId;
 use weft_router::drop::DropReason;
 use weft_router::session::message::{MAX_HELLO_LEN, MAX_MESSAGE_LEN, Message};
-use weft_router::session::{ConnectionId, DIAL_TIMEOUT, Hello, Why};
+use weft_router::session::{ConnectionId, DIAL_TIMEOUT, Hello, Remote, Why};
 
 use super::engine::{Engine, close};
 use super::{ApiStream, NodeEvent};
@@ -38,15 +37,15 @@ pub(super) struct Speaker {
     pub writer: Arc<Notify>,
 }
 
-/// Dials an address; whoever answers is reported.
-pub(super) async fn dial(engine: Arc<Engine>, id: ConnectionId, address: SocketAddr) {
-    let held = engine.socket.dial(address, id.0);
+/// Dials; whoever answers is reported.
+pub(super) async fn dial(engine: Arc<Engine>, id: ConnectionId, remote: Remote) {
+    let held = engine.socket.dial(remote, id.0);
     let config = engine.dialler.clone();
     let connecting = engine.endpoint.connect_with(config, held.address(), tls::SERVER_NAME);
     let connection = match connecting {
         Ok(connecting) => timeout(DIAL_TIMEOUT, connecting).await.ok().and_then(Result::ok),
         Err(error) => {
-            tracing::debug!(%address, %error, "not dialled");
+            tracing::debug!(?remote, %error, "not dialled");
             None
         }
     };
@@ -59,13 +58,13 @@ pub(super) async fn dial(engine: Arc<Engine>, id: ConnectionId, address: SocketA
 /// Takes incoming handshakes, few at a time, until the endpoint is closed.
 pub(super) async fn accept_all(engine: Arc<Engine>) {
     while let Some(incoming) = engine.endpoint.accept().await {
-        let Some(path) = engine.socket.path(incoming.remote_address()) else {
+        let Some(remote) = engine.socket.remote(incoming.remote_address()) else {
             incoming.ignore();
             continue;
         };
-        match engine.strangers.judge(path, incoming.remote_address_validated()) {
+        match engine.strangers.judge(remote, incoming.remote_address_validated()) {
             Verdict::Accept(place) => {
-                tokio::spawn(accept(Arc::clone(&engine), incoming, place));
+                tokio::spawn(accept(Arc::clone(&engine), incoming, remote, place));
             }
             Verdict::Retry => {
                 if let Err(refused) = incoming.retry() {
@@ -80,7 +79,7 @@ pub(super) async fn accept_all(engine: Arc<Engine>) {
     }
 }
 
-async fn accept(engine: Arc<Engine>, incoming: quinn::Incoming, place: Place) {
+async fn accept(engine: Arc<Engine>, incoming: quinn::Incoming, remote: Remote, place: Place) {
     let Some(held) = engine.socket.hold(incoming.remote_address()) else { return incoming.ignore() };
     let connection = match incoming.accept() {
         Ok(connecting) => timeout(HANDSHAKE_TIMEOUT, connecting).await.ok().and_then(Result::ok),
@@ -99,7 +98,7 @@ async fn accept(engine: Arc<Engine>, incoming: quinn::Incoming, place: Place) {
         }
         finish(connection, held).await;
     } else {
-        engine.accepted(key, connection, held);
+        engine.accepted(key, connection, held, remote.path());
     }
 }
 

@@ -1,7 +1,6 @@
 //! Carries out what the session layer decides: dials, closes, keys, tables of the lane. One lock, never held across an await.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::links::Past;
 use super::store::Store;
 use super::{NodeEvent, connection};
 use crate::join::Doorman;
-use crate::lane::{ControlChunk, LaneEvent, LaneHandle};
+use crate::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
 use crate::quic::endpoint::Strangers;
 use crate::quic::socket::{Held, VirtualSocket};
 use crate::tables::Tables;
@@ -141,13 +140,15 @@ impl Engine {
     pub(super) fn lane_event(&self, event: &LaneEvent) {
         let mut state = self.lock();
         match event {
-            LaneEvent::Probe { index, body, .. } => self.event(&mut state, Event::Probe(*index, body)),
+            LaneEvent::Probe { index, from, body, .. } => {
+                self.event(&mut state, Event::Probe(*index, from.path(), body));
+            }
             LaneEvent::FirstAuthentic { index, .. } => {
                 self.envelope_if_ready(&state, *index);
                 self.event(&mut state, Event::FirstAuthentic(*index));
             }
             LaneEvent::UnknownIndex { from, index, .. } => {
-                self.event(&mut state, Event::UnknownIndex(Path::Udp(*from), *index));
+                self.event(&mut state, Event::UnknownIndex(*from, *index));
             }
             LaneEvent::Notice { index, .. } => self.event(&mut state, Event::Notice(*index)),
             LaneEvent::Worn { index, .. } => self.event(&mut state, Event::Worn(*index)),
@@ -178,13 +179,13 @@ impl Engine {
     }
 
     /// Somebody dialled us.
-    pub(super) fn accepted(&self, key: HostKey, connection: quinn::Connection, held: Held) {
+    pub(super) fn accepted(&self, key: HostKey, connection: quinn::Connection, held: Held, path: Path) {
         let mut state = self.lock();
         if self.refuses(state.stopping, key, &connection) {
             // What quinn says now must still find its way.
             return keep_for_a_while(connection, Arc::new(held));
         }
-        let (id, path) = (state.sessions.new_connection(), Path::Udp(held.path()));
+        let id = state.sessions.new_connection();
         self.come_alive(&mut state, id, key.id(), false, connection, held);
         self.event(&mut state, Event::Accepted(id, key.id(), path));
     }
@@ -302,7 +303,7 @@ impl Engine {
     /// Carries out one action; whether the lane's tables have changed.
     fn act(&self, state: &mut State, action: Action) -> bool {
         match action {
-            Action::Dial(id, host, Path::Udp(address)) => self.dial(state, id, host, address),
+            Action::Dial(id, host, path) => self.dial(state, id, host, path),
             Action::Close(id, why) => self.close(state, id, why),
             Action::InstallReceive(id, _, index) => return self.install_receive(state, id, index),
             Action::Greet(id, hello) => self.greet(state, id, hello),
@@ -313,17 +314,18 @@ impl Engine {
                 return state.tables.sends.remove(&host).is_some();
             }
             Action::EraseKeys(id) => return self.erase(state, id),
-            Action::Probe(id, body, answer) => {
+            Action::SetPath(id, path) => self.set_path(state, id, path),
+            Action::Probe(id, path, body, answer) => {
                 let send = state.live.get(&id).and_then(|l| l.keys.as_ref()).and_then(|k| k.send.as_ref());
                 if let Some(send) = send {
                     let body = body.to_vec();
                     let chunk = if answer { ControlChunk::Answer(body) } else { ControlChunk::Probe(body) };
-                    self.lane.send_sealed(send, chunk);
+                    self.lane.send_aimed(send, chunk, Aim { path: Some(path), datagram: None });
                 }
             }
-            Action::Notice(Path::Udp(to), index) => {
+            Action::Notice(to, index) => {
                 if let Err(error) = self.lane.send_notice(to, index) {
-                    tracing::debug!(%to, %error, "notice not sent");
+                    tracing::debug!(?to, %error, "notice not sent");
                 }
             }
             Action::LinkUp(host) => {
@@ -339,10 +341,10 @@ impl Engine {
         false
     }
 
-    fn dial(&self, state: &mut State, id: ConnectionId, host: HostId, address: SocketAddr) {
+    fn dial(&self, state: &mut State, id: ConnectionId, host: HostId, path: Path) {
         let Some(engine) = self.itself.upgrade().filter(|_| !state.stopping) else { return };
-        tracing::debug!(host = self.store.name(host), %address, "dialling");
-        let task = tokio::spawn(connection::dial(engine, id, address));
+        tracing::debug!(host = self.store.name(host), ?path, "dialling");
+        let task = tokio::spawn(connection::dial(engine, id, path.to(host)));
         state.dials.insert(id, task.abort_handle());
     }
 

@@ -64,14 +64,19 @@ impl Engine {
     pub(super) fn install_send(&self, state: &mut State, id: ConnectionId, index: u32, path: Path) {
         let Some(live) = state.live.get_mut(&id) else { return };
         let Some(keys) = &mut live.keys else { return };
-        let Path::Udp(address) = path;
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
-        let path = tables::Path { address, datagram: underlay_mtu(address) - headers };
         let key = keys.chain.seal_key(self.mesh.cipher, direction(live.ours));
-        keys.send = Some(Arc::new(SendEpoch::new(live.host, index, key, Some(path))));
+        keys.send = Some(Arc::new(SendEpoch::new(live.host, index, key, passable(path))));
         let receive = keys.receive.index();
         self.envelope_if_ready(state, receive);
+    }
+
+    /// The connection goes along another path from now on.
+    pub(super) fn set_path(&self, state: &State, id: ConnectionId, path: Path) {
+        let Some(live) = state.live.get(&id) else { return };
+        live.held.set_remote(path.to(live.host));
+        if let Some(send) = live.keys.as_ref().and_then(|k| k.send.as_ref()) {
+            send.set_path(passable(path));
+        }
     }
 
     /// QUIC goes into envelopes as soon as the peer has shown that it seals, and we can.
@@ -104,6 +109,14 @@ impl Engine {
         }
         true
     }
+}
+
+/// The path and what it passes; `None` if nothing does.
+fn passable(path: Path) -> Option<tables::Path> {
+    let Path::Udp(address) = path else { return None };
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+    Some(tables::Path { way: Path::Udp(address), datagram: underlay_mtu(address) - headers })
 }
 
 /// The MTU of the kernel's route to `address`, within what IPv6 guarantees (RFC 8200 5) and [`UNDERLAY_MTU`].

@@ -35,7 +35,10 @@ impl Engine {
                 id: view.host,
                 state: view.state,
                 transport: "udp".to_owned(),
-                address: view.path.map(|Path::Udp(address)| address),
+                address: view.path.and_then(|path| match path {
+                    Path::Udp(address) => Some(address),
+                    Path::Tcp(_) | Path::Relay(_) => None,
+                }),
                 rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
                 mtu: send.and_then(|s| s.path()).map(|p| p.datagram),
                 cipher: send.map(|_| self.mesh.cipher),

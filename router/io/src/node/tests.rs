@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use weft_api::id::{BootId, MeshKey};
 use weft_api::roster::{Cipher, MeshRecord, Roles, Standing};
 use weft_api::sign::SigningKey;
-use weft_router::session::Hello;
+use weft_router::session::{Hello, Remote};
 use weft_router::session::message::{MAX_MESSAGE_LEN, Message};
 
 use super::*;
@@ -121,7 +121,7 @@ async fn streams_without_a_kind_or_a_reader_are_refused() {
 async fn among_many_strangers_a_member_gets_in_by_proving_its_address() {
     let (node, _events) = victim().await;
     let strangers = &node.0.engine.strangers;
-    let from = |n: u8| SocketAddr::from(([192, 0, n, 1], 1));
+    let from = |n: u8| Remote::Udp(([192, 0, n, 1], 1).into());
     let mut crowd: Vec<_> = (0..16).map(|n| strangers.judge(from(n), false)).collect();
     assert!(matches!(strangers.judge(from(99), false), endpoint::Verdict::Retry));
     let connection = bad_member(&node).await;

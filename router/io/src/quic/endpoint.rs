@@ -1,7 +1,7 @@
 //! quinn's settings, the same on both ends, and how many strangers may be in a handshake at a time.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +9,10 @@ use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use thiserror::Error;
+use weft_api::id::HostId;
 use weft_api::sign::SigningKey;
 use weft_router::drop::DropReason;
+use weft_router::session::{Remote, StreamId};
 
 use super::socket::VirtualSocket;
 use super::tls;
@@ -19,7 +21,8 @@ use super::tls;
 const MAX_HANDSHAKES: usize = 64;
 /// With more than this a stranger must prove its address first (Retry).
 const RETRY_ABOVE: usize = 16;
-/// Of one address (IPv6: /64), and of one neighbourhood (IPv4 /24, IPv6 /48); further ones are ignored (`HandshakePrefixLimit`).
+/// Of one address (IPv6: /64), stream or relayed member, and of one neighbourhood (IPv4 /24, IPv6 /48; all streams; all of one
+/// relay); further ones are ignored (`HandshakePrefixLimit`).
 const MAX_OF_ADDRESS: usize = 8;
 const MAX_OF_PREFIX: usize = 40;
 /// Bytes that wait for one handshake that is not accepted yet.
@@ -108,7 +111,15 @@ fn transport() -> Arc<TransportConfig> {
 
 /// Who is in a handshake with us and has not proven anything yet.
 #[derive(Debug, Default)]
-pub(crate) struct Strangers(Mutex<HashMap<IpAddr, usize>>);
+pub(crate) struct Strangers(Mutex<HashMap<Source, usize>>);
+
+/// Where handshakes come from, as far as they are counted together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Source {
+    Ip(IpAddr),
+    Stream(StreamId),
+    Relayed { by: HostId, host: HostId },
+}
 
 /// What becomes of an incoming handshake.
 #[derive(Debug)]
@@ -125,27 +136,25 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Place {
     strangers: Arc<Strangers>,
-    address: IpAddr,
+    source: Source,
 }
 
 impl Strangers {
     /// Judges an incoming handshake.
-    pub(crate) fn judge(self: &Arc<Self>, from: SocketAddr, proven: bool) -> Verdict {
+    pub(crate) fn judge(self: &Arc<Self>, from: Remote, proven: bool) -> Verdict {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = prefix(from.ip(), 32, 64);
-        let near = prefix(from.ip(), 24, 48);
+        let source = Source::of(from);
         let all: usize = places.values().sum();
-        let nearby: usize =
-            places.iter().filter(|(ip, _)| prefix(**ip, 24, 48) == near).map(|(_, n)| n).sum();
+        let nearby: usize = places.iter().filter(|(s, _)| s.is_near(source)).map(|(_, n)| n).sum();
         if all >= MAX_HANDSHAKES {
             Verdict::Ignore(DropReason::HandshakeLimit)
-        } else if places.get(&address).is_some_and(|n| *n >= MAX_OF_ADDRESS) || nearby >= MAX_OF_PREFIX {
+        } else if places.get(&source).is_some_and(|n| *n >= MAX_OF_ADDRESS) || nearby >= MAX_OF_PREFIX {
             Verdict::Ignore(DropReason::HandshakePrefixLimit)
         } else if all >= RETRY_ABOVE && !proven {
             Verdict::Retry
         } else {
-            *places.entry(address).or_default() += 1;
-            Verdict::Accept(Place { strangers: Arc::clone(self), address })
+            *places.entry(source).or_default() += 1;
+            Verdict::Accept(Place { strangers: Arc::clone(self), source })
         }
     }
 }
@@ -153,11 +162,31 @@ impl Strangers {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut places = self.strangers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = places.get_mut(&self.address) {
+        if let Some(n) = places.get_mut(&self.source) {
             *n -= 1;
             if *n == 0 {
-                places.remove(&self.address);
+                places.remove(&self.source);
             }
+        }
+    }
+}
+
+impl Source {
+    fn of(remote: Remote) -> Self {
+        match remote {
+            Remote::Udp(address) => Self::Ip(prefix(address.ip(), 32, 64)),
+            Remote::Tcp(stream) => Self::Stream(stream),
+            Remote::Relayed { by, host } => Self::Relayed { by, host },
+        }
+    }
+
+    /// Of one neighbourhood, one neighbour, or a stream too.
+    fn is_near(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Ip(a), Self::Ip(b)) => prefix(a, 24, 48) == prefix(b, 24, 48),
+            (Self::Stream(_), Self::Stream(_)) => true,
+            (Self::Relayed { by: a, .. }, Self::Relayed { by: b, .. }) => a == b,
+            _ => false,
         }
     }
 }
@@ -183,7 +212,7 @@ mod tests {
     #[test]
     fn strangers_are_few_and_prove_their_address_when_there_are_many() {
         let strangers = Arc::new(Strangers::default());
-        let from = |net: u8, host: u8| SocketAddr::from(([192, 0, net, host], 1000));
+        let from = |net: u8, host: u8| Remote::Udp(([192, 0, net, host], 1000).into());
         let eight: Vec<_> = (0..8).filter_map(|_| accepted(strangers.judge(from(0, 1), false))).collect();
         assert_eq!(eight.len(), 8);
         let ninth = strangers.judge(from(0, 1), false);

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,6 +14,7 @@ use aws_lc_rs::hmac;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use weft_router::drop::{DropCounters, DropReason};
+use weft_router::session::Remote;
 
 use crate::lane::{ControlChunk, LaneHandle};
 use crate::tables::SendEpoch;
@@ -48,7 +49,7 @@ struct Inner {
 }
 
 struct Binding {
-    path: SocketAddr,
+    remote: Remote,
     cids: Vec<Cid>,
     indexes: Vec<u32>,
     sealed: Option<Arc<SendEpoch>>,
@@ -59,7 +60,6 @@ struct Binding {
 pub(crate) struct Held {
     socket: Arc<VirtualSocket>,
     address: SocketAddr,
-    path: SocketAddr,
 }
 
 impl Held {
@@ -68,9 +68,11 @@ impl Held {
         self.address
     }
 
-    /// Where it goes.
-    pub(crate) fn path(&self) -> SocketAddr {
-        self.path
+    /// The connection's bare packets go there from now on; those in envelopes go along the path of their epoch.
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        if let Some(binding) = self.socket.lock().bindings.get_mut(&self.address) {
+            binding.remote = remote;
+        }
     }
 
     /// QUIC packets from envelopes under this index of ours belong to the connection.
@@ -104,10 +106,10 @@ impl VirtualSocket {
     }
 
     /// A virtual address for a dial; `nonce` is never used twice.
-    pub(crate) fn dial(self: &Arc<Self>, path: SocketAddr, nonce: u64) -> Held {
-        let address = self.virtual_address(b"dial", path, &nonce.to_be_bytes());
-        self.lock().bindings.insert(address, Binding::new(path, true));
-        Held { socket: Arc::clone(self), address, path }
+    pub(crate) fn dial(self: &Arc<Self>, remote: Remote, nonce: u64) -> Held {
+        let address = self.virtual_address(b"dial", remote, &nonce.to_be_bytes());
+        self.lock().bindings.insert(address, Binding::new(remote, true));
+        Held { socket: Arc::clone(self), address }
     }
 
     /// Keeps the virtual address of an incoming handshake; `None` if it is forgotten already.
@@ -115,18 +117,17 @@ impl VirtualSocket {
         let mut inner = self.lock();
         let binding = inner.bindings.get_mut(&address).filter(|b| !b.held)?;
         binding.held = true;
-        let path = binding.path;
         inner.embryos.retain(|a| *a != address);
-        Some(Held { socket: Arc::clone(self), address, path })
+        Some(Held { socket: Arc::clone(self), address })
     }
 
-    /// The path that a virtual address stands for.
-    pub(crate) fn path(&self, address: SocketAddr) -> Option<SocketAddr> {
-        self.lock().bindings.get(&address).map(|b| b.path)
+    /// What a virtual address stands for.
+    pub(crate) fn remote(&self, address: SocketAddr) -> Option<Remote> {
+        self.lock().bindings.get(&address).map(|b| b.remote)
     }
 
     /// A QUIC packet came outside an envelope.
-    pub(crate) fn bare(&self, from: SocketAddr, bytes: Vec<u8>) {
+    pub(crate) fn bare(&self, from: Remote, bytes: Vec<u8>) {
         let mut inner = self.lock();
         let found = match Packet::read(&bytes) {
             Ok(Packet::Short { to }) => inner.bare_connections(&to, from),
@@ -176,14 +177,29 @@ impl VirtualSocket {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn virtual_address(&self, purpose: &[u8; 4], path: SocketAddr, cid: &[u8]) -> SocketAddr {
+    fn virtual_address(&self, purpose: &[u8; 4], remote: Remote, cid: &[u8]) -> SocketAddr {
         let mut context = hmac::Context::with_key(&self.secret);
         context.update(purpose);
-        match path {
-            SocketAddr::V4(v4) => context.update(&v4.ip().to_ipv6_mapped().octets()),
-            SocketAddr::V6(v6) => context.update(&v6.ip().octets()),
+        match remote {
+            Remote::Udp(address) => {
+                let ip = match address.ip() {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                    IpAddr::V6(v6) => v6,
+                };
+                context.update(b"u");
+                context.update(&ip.octets());
+                context.update(&address.port().to_be_bytes());
+            }
+            Remote::Tcp(stream) => {
+                context.update(b"t");
+                context.update(&stream.0.to_be_bytes());
+            }
+            Remote::Relayed { by, host } => {
+                context.update(b"r");
+                context.update(&by.0);
+                context.update(&host.0);
+            }
         }
-        context.update(&path.port().to_be_bytes());
         context.update(cid);
         let tag = context.sign();
         let mut octets = [0xfd; 16]; // fd00::/8, which is nobody's
@@ -193,8 +209,8 @@ impl VirtualSocket {
 }
 
 impl Binding {
-    fn new(path: SocketAddr, held: bool) -> Self {
-        Self { path, cids: Vec::new(), indexes: Vec::new(), sealed: None, held }
+    fn new(remote: Remote, held: bool) -> Self {
+        Self { remote, cids: Vec::new(), indexes: Vec::new(), sealed: None, held }
     }
 }
 
@@ -202,10 +218,10 @@ impl Inner {
     /// Which connections a bare short-header packet may be for. A server moves to another of our connection ids at once, and
     /// quinn tells nobody which ids it has issued for which connection: then it may be for any that goes there. quinn itself
     /// knows the id, and the others drop the packet unread, since it comes from another virtual address than theirs.
-    fn bare_connections(&self, to: &Cid, from: SocketAddr) -> Result<Vec<SocketAddr>, DropReason> {
+    fn bare_connections(&self, to: &Cid, from: Remote) -> Result<Vec<SocketAddr>, DropReason> {
         let (mut found, mut enveloped) = (Vec::new(), false);
         let known = self.by_cid.get(to).and_then(|address| self.bindings.get_key_value(address));
-        let there = self.bindings.iter().filter(|(_, b)| known.is_none() && b.held && b.path == from);
+        let there = self.bindings.iter().filter(|(_, b)| known.is_none() && b.held && b.remote == from);
         for (address, binding) in known.into_iter().chain(there) {
             if binding.sealed.is_some() {
                 enveloped = true;
@@ -226,7 +242,7 @@ impl Inner {
         }
     }
 
-    fn embryo(&mut self, address: SocketAddr, path: SocketAddr) {
+    fn embryo(&mut self, address: SocketAddr, remote: Remote) {
         if self.bindings.contains_key(&address) {
             return;
         }
@@ -236,7 +252,7 @@ impl Inner {
             self.forget(oldest);
         }
         self.embryos.push_back(address);
-        self.bindings.insert(address, Binding::new(path, false));
+        self.bindings.insert(address, Binding::new(remote, false));
     }
 
     fn forget(&mut self, address: SocketAddr) {
@@ -276,15 +292,15 @@ impl AsyncUdpSocket for VirtualSocket {
             self.drops.count(DropReason::ConnectionGone);
             return Ok(());
         };
-        let (path, sealed) = (binding.path, binding.sealed.clone());
+        let (remote, sealed) = (binding.remote, binding.sealed.clone());
         drop(inner);
         match sealed {
             Some(epoch) => {
                 self.lane.send_sealed(&epoch, ControlChunk::Quic(transmit.contents.to_vec()));
             }
             None => {
-                if let Err(error) = self.lane.send_bare(path, transmit.contents) {
-                    tracing::debug!(%path, %error, "bare QUIC packet not sent");
+                if let Err(error) = self.lane.send_bare(remote, transmit.contents) {
+                    tracing::debug!(?remote, %error, "bare QUIC packet not sent");
                 }
             }
         }

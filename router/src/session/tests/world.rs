@@ -185,9 +185,9 @@ impl World {
     pub(super) fn act(&mut self, n: usize, action: Action) {
         let host = &mut self.hosts[n];
         match action {
-            Action::Dial(id, _, Path::Udp(address)) => {
+            Action::Dial(id, _, to) => {
                 host.dials += 1;
-                let target = (0..self.hosts.len()).find(|h| path(*h) == Path::Udp(address)).unwrap();
+                let target = (0..self.hosts.len()).find(|h| path(*h) == to).unwrap();
                 let mut delay = 4 * MS;
                 while self.chance(self.loss) {
                     delay += 300 * MS;
@@ -221,9 +221,10 @@ impl World {
                 host.opens.retain(|_, c| *c != id);
                 host.seals.remove(&id);
             }
-            Action::Probe(id, body, _) => self.seal(n, id, Some(body.to_vec())),
-            Action::Notice(Path::Udp(address), index) => {
-                let to = (0..self.hosts.len()).find(|h| path(*h) == Path::Udp(address)).unwrap();
+            Action::SetPath(..) => {}
+            Action::Probe(id, _, body, _) => self.seal(n, id, Some(body.to_vec())),
+            Action::Notice(remote, index) => {
+                let to = (0..self.hosts.len()).find(|h| path(*h) == remote.path()).unwrap();
                 self.datagram(n, to, Arrival::Notice { index });
             }
             Action::LinkUp(peer) => assert!(host.up.insert(peer)),
@@ -271,11 +272,11 @@ impl World {
                 }
             }
             Arrival::Envelope { from, index, body } => match (self.hosts[n].opens.get(&index), body) {
-                (Some(_), Some(body)) => self.event(n, Event::Probe(index, &body)),
+                (Some(_), Some(body)) => self.event(n, Event::Probe(index, path(from), &body)),
                 (Some(_), None) => {
                     self.frames.insert((from, n), self.now);
                 }
-                (None, _) => self.event(n, Event::UnknownIndex(path(from), index)),
+                (None, _) => self.event(n, Event::UnknownIndex(path(from).to(id(from)), index)),
             },
             Arrival::Notice { index } => self.event(n, Event::Notice(index)),
             Arrival::Wake => self.event(n, Event::Tick),
