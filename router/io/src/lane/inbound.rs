@@ -105,7 +105,9 @@ impl Inbox {
         match Shape::of(bytes)? {
             Shape::Envelope(header) => self.envelope(around, header, range, from)?,
             Shape::Bare if bytes.len() > MAX_QUIC_LEN => return Err(DropReason::ControlTooLong),
-            Shape::Bare => desk.tell_unproven(|| LaneEvent::Bare { from: Remote::Udp(from), bytes: bytes.to_vec() }),
+            Shape::Bare => {
+                desk.tell_unproven(|| LaneEvent::Bare { from: Remote::Udp(from), bytes: bytes.to_vec() })
+            }
             Shape::Notice(header) => {
                 desk.tell_unproven(|| LaneEvent::Notice { from: Remote::Udp(from), index: header.index });
             }
@@ -123,7 +125,11 @@ impl Inbox {
     ) -> Result<(), DropReason> {
         let (desk, len) = (around.desk, range.len());
         let Some(epoch) = self.take_epoch(around.tables, header.index) else {
-            desk.tell_unproven(|| LaneEvent::UnknownIndex { from: Remote::Udp(from), index: header.index, len });
+            desk.tell_unproven(|| LaneEvent::UnknownIndex {
+                from: Remote::Udp(from),
+                index: header.index,
+                len,
+            });
             return Err(DropReason::UnknownIndex);
         };
         let datagram = &mut self.ring.slot()[range.clone()];

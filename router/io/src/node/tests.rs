@@ -5,8 +5,8 @@ use std::net::UdpSocket;
 use weft_api::id::{BootId, MeshKey};
 use weft_api::roster::{Cipher, MeshRecord, Roles, Standing};
 use weft_api::sign::SigningKey;
-use weft_router::session::{Hello, Remote};
 use weft_router::session::message::{MAX_MESSAGE_LEN, Message};
+use weft_router::session::{Hello, Remote};
 
 use super::*;
 use crate::quic::frames::STREAM_CONTROL;
