@@ -223,9 +223,11 @@ impl Keeper {
             return Ok(());
         }
         self.bridges.ensure_bridge(network).await.map_err(|e| e.to_string())?;
-        let tap = TapQueue::open(&network.id.tap_name()).map_err(|e| e.to_string())?;
+        let name = network.id.tap_name();
+        let queues = (0..self.node.lanes()).map(|_| TapQueue::open(&name)).collect::<Result<_, _>>();
+        let queues = queues.map_err(|e| e.to_string())?;
         self.bridges.add_tap_port(network.id).await.map_err(|e| e.to_string())?;
-        self.node.attach_tap(network.id, tap);
+        self.node.attach_tap(network.id, queues);
         self.taps.insert(network.id);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use weft_api::id::BootId;
 use weft_api::request::{HoldRange, Join, path};
 use weft_docker_plugin as plugin_protocol;
 use weft_router_io::bridge::{BridgeError, Bridges, Ours};
+use weft_router_io::lane;
 use weft_router_io::node::{Node, NodeConfig, NodeEvent, StartError, Stored};
 
 use crate::api::Api;
@@ -42,13 +44,21 @@ pub struct Config {
     pub admin: PathBuf,
     /// Docker's plugin socket.
     pub plugin: PathBuf,
+    /// Threads that carry frames, at most [`lane::MAX_LANES`].
+    pub lanes: usize,
 }
 
 impl Config {
-    /// The usual sockets.
+    /// The usual sockets, and a lane for each processor.
     #[must_use]
     pub fn new(state: StateDir) -> Self {
-        Self { state, admin: weft_client::SOCKET.into(), plugin: plugin_protocol::SOCKET.into() }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self {
+            state,
+            admin: weft_client::SOCKET.into(),
+            plugin: plugin_protocol::SOCKET.into(),
+            lanes: processors.min(lane::MAX_LANES),
+        }
     }
 }
 
@@ -111,7 +121,7 @@ pub async fn run(
         .map_err(at(&config.plugin))?;
     let ended = async {
         let disk = Box::new(spread::Disk(Arc::clone(&ledger)));
-        let node_config = node_config(&config.state, &identity, ledger.next_boot()?, stored)?;
+        let node_config = node_config(&config, &identity, ledger.next_boot()?, stored)?;
         let (node, events) = Node::start(node_config, disk).await?;
         let deciding = Deciding::new(identity.id(), node.clone(), controller.as_deref());
         let (tell_removed, removed) = watch::channel(false);
@@ -215,7 +225,7 @@ async fn bury_the_dead(book: &Book, bridges: &Bridges) -> Result<(), RunError> {
 }
 
 fn node_config(
-    state: &StateDir,
+    config: &Config,
     identity: &Identity,
     boot_counter: u64,
     stored: Stored,
@@ -223,12 +233,13 @@ fn node_config(
     let mut boot = BootId([0; 16]);
     aws_lc_rs::rand::fill(&mut boot.0).map_err(|_| RunError::NoRandom)?;
     Ok(NodeConfig {
-        host_key: state.host_key()?,
+        host_key: config.state.host_key()?,
         boot,
         boot_counter,
         mesh: identity.mesh.clone(),
         mesh_key: identity.mesh_key,
         listen: SocketAddr::new(any_address(), identity.port),
+        lanes: config.lanes,
         stored,
         dial: identity.dial.clone(),
     })

@@ -35,8 +35,8 @@ use crate::{
 #[derive(Parser)]
 #[command(name = "weft-bench", version)]
 struct Cli {
-    /// Who is measured, in this order: veth vxlan fastd tinc weft weft-aes256
-    #[arg(long, env = "PEERS", default_value = "veth vxlan fastd tinc weft weft-aes256")]
+    /// Who is measured, in this order: veth vxlan fastd tinc weft weft-aes256 weft-one-lane
+    #[arg(long, env = "PEERS", default_value = "veth vxlan fastd tinc weft weft-aes256 weft-one-lane")]
     peers: String,
     /// How often each; the medians count
     #[arg(long, env = "ROUNDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]

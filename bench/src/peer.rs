@@ -13,7 +13,8 @@ use weft_lab::Lab;
 use crate::ends::Ends;
 
 /// Everybody, in the order of the table.
-pub const ALL: [Peer; 6] = [Peer::Veth, Peer::Vxlan, Peer::Fastd, Peer::Tinc, Peer::Weft, Peer::WeftAes256];
+pub const ALL: [Peer; 7] =
+    [Peer::Veth, Peer::Vxlan, Peer::Fastd, Peer::Tinc, Peer::Weft, Peer::WeftAes256, Peer::WeftOneLane];
 
 /// Somebody who joins two containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,8 @@ pub enum Peer {
     Weft,
     /// weft with AES-256-GCM.
     WeftAes256,
+    /// weft with one lane, however many processors there are.
+    WeftOneLane,
 }
 
 /// A peer that is up; dropping it removes everything.
@@ -51,6 +54,7 @@ impl Peer {
             Peer::Tinc => "tinc",
             Peer::Weft => "weft",
             Peer::WeftAes256 => "weft-aes256",
+            Peer::WeftOneLane => "weft-one-lane",
         }
     }
 
@@ -63,6 +67,7 @@ impl Peer {
             Peer::Tinc => "userspace, 1.0, switch mode, aes-128-cbc and sha1",
             Peer::Weft => "default suite, real Docker containers",
             Peer::WeftAes256 => "AES-256-GCM, real Docker containers",
+            Peer::WeftOneLane => "default suite, `weft up --lanes 1`",
         }
     }
 
@@ -71,14 +76,14 @@ impl Peer {
         match self {
             Peer::Fastd => &["fastd"],
             Peer::Tinc => &["tincd"],
-            Peer::Weft | Peer::WeftAes256 => &["dockerd", "docker"],
+            Peer::Weft | Peer::WeftAes256 | Peer::WeftOneLane => &["dockerd", "docker"],
             Peer::Veth | Peer::Vxlan => &[],
         }
     }
 
     /// Is it us?
     pub fn ours(self) -> bool {
-        matches!(self, Peer::Weft | Peer::WeftAes256)
+        matches!(self, Peer::Weft | Peer::WeftAes256 | Peer::WeftOneLane)
     }
 
     /// Brings two hosts up, and the peer on them.
@@ -89,8 +94,9 @@ impl Peer {
             Peer::Vxlan => plain::vxlan(&lab)?,
             Peer::Fastd => fastd::up(&lab)?,
             Peer::Tinc => tinc::up(&lab)?,
-            Peer::Weft => weft::up(&lab, &[])?,
-            Peer::WeftAes256 => weft::up(&lab, &["--cipher", "aes-256-gcm"])?,
+            Peer::Weft => weft::up(&lab, &[], &[])?,
+            Peer::WeftAes256 => weft::up(&lab, &["--cipher", "aes-256-gcm"], &[])?,
+            Peer::WeftOneLane => weft::up(&lab, &[], &["--lanes", "1"])?,
         };
         Ok(Up { ends, _lab: lab })
     }

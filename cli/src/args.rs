@@ -191,6 +191,9 @@ pub struct Up {
     /// Where other hosts can reach this one, from now on (can be given more than once)
     #[arg(long, value_name = "IP")]
     pub advertise: Vec<IpAddr>,
+    /// Threads that carry frames [default: one for each processor, at most 16]
+    #[arg(long, value_name = "N", env = "WEFT_LANES", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub lanes: Option<u8>,
 }
 
 /// `weft host`

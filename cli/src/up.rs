@@ -35,7 +35,9 @@ pub async fn up(state: StateDir, admin: &Admin, args: Up) -> Done {
     }
     start_log();
     let controller = compose::controller(&state, &identity)?;
-    run(Config::new(state), identity, lock, controller).await?;
+    let mut config = Config::new(state);
+    config.lanes = args.lanes.map_or(config.lanes, usize::from);
+    run(config, identity, lock, controller).await?;
     Ok(ExitCode::SUCCESS)
 }
 

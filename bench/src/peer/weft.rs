@@ -8,8 +8,8 @@ use weft_lab::{BUSYBOX, Host, Lab, Mesh};
 use crate::ends::{End, Ends};
 
 /// A mesh of both hosts, a network, a container on each.
-pub fn up(lab: &Lab, init: &[&str]) -> anyhow::Result<Ends> {
-    let mesh = Mesh::up(lab, init)?;
+pub fn up(lab: &Lab, init: &[&str], up: &[&str]) -> anyhow::Result<Ends> {
+    let mesh = Mesh::up_with(lab, init, up)?;
     mesh.network(&["app"])?;
     let [h1, h2] = lab.hosts() else { anyhow::bail!("two hosts are needed") };
     Ok(Ends { a: container(h1, "from")?, b: container(h2, "to")? })

@@ -27,9 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cipher: Cipher = cipher.first().map_or(Ok(Cipher::Aegis128L), |c| c.parse())?;
     let mtu = std::env::var("MTU").map_or(Ok(1340), |m| m.parse())?;
 
-    let (lane, mut events) = LaneHandle::start(UdpSocket::bind(local)?)?;
+    let (lane, mut events) = LaneHandle::start(vec![UdpSocket::bind(local)?])?;
     lane.set_tables(Arc::new(tables(remote, side, cipher, mtu)));
-    lane.attach_tap(NETWORK, TapQueue::open(tap)?);
+    lane.attach_tap(NETWORK, vec![TapQueue::open(tap)?]);
     println!("{:?}", lane.offloads());
     while let Some(event) = events.blocking_recv() {
         println!("{event:?} drops {:?}", lane.drops().by_label());

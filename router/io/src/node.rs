@@ -149,7 +149,7 @@ impl Node {
             config.dial,
             &drops,
         )?);
-        let (lane, lane_events) = LaneHandle::start(listen(config.listen)?)?;
+        let (lane, lane_events) = LaneHandle::start(listen(config.listen, config.lanes)?)?;
         let socket = VirtualSocket::new(lane.clone(), Arc::clone(&drops), random()?);
         let endpoint = endpoint::listen(&config.host_key, Arc::clone(&socket)).map_err(settings)?;
         let (heard, heard_by_keeper) = mpsc::channel(keeper::QUEUE);
@@ -238,12 +238,18 @@ impl Node {
         self.0.engine.set_networks(networks);
     }
 
-    /// The lane reads and writes this tap from now on.
-    pub fn attach_tap(&self, network: NetworkId, tap: TapQueue) {
-        self.0.engine.lane.attach_tap(network, tap);
+    /// Queues that each tap needs: one for each lane.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.0.engine.lane.lanes()
     }
 
-    /// The lane lets go of the network's tap.
+    /// The lanes read and write these queues of the network's tap from now on.
+    pub fn attach_tap(&self, network: NetworkId, queues: Vec<TapQueue>) {
+        self.0.engine.lane.attach_tap(network, queues);
+    }
+
+    /// The lanes let go of the network's tap.
     pub fn detach_tap(&self, network: NetworkId) {
         self.0.engine.lane.detach_tap(network);
     }

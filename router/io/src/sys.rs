@@ -1,5 +1,5 @@
 //! The one file with unsafe code: what the kernel offers and no safe wrapper does. Tap ioctls, and UDP messages with
-//! segmentation (UDP_SEGMENT) and coalescing (UDP_GRO). No decisions here.
+//! segmentation (UDP_SEGMENT), coalescing (UDP_GRO) and steering. No decisions here.
 
 #![expect(unsafe_code, reason = "the one home of unsafe code: system calls that no safe wrapper offers")]
 
@@ -73,6 +73,36 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, valu
             name,
             (&raw const value).cast(),
             size_of::<c_int>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
+/// Tells the kernel to which of the `lanes` sockets that share a port with this one, in the order in which they were bound, a
+/// datagram goes: the first for QUIC, else that of the lane in the envelope's second byte.
+pub(crate) fn steer_by_lane(socket: BorrowedFd<'_>, lanes: u32) -> io::Result<()> {
+    const fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+        libc::sock_filter { code: code as u16, jt, jf, k }
+    }
+    // A load beyond the end of a short datagram ends the program with 0, the first socket.
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 2, 0, 0x40),
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 1),
+        step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
+        step(libc::BPF_LD | libc::BPF_IMM, 0, 0, 0),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, 0, 0, lanes),
+        step(libc::BPF_RET | libc::BPF_A, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the kernel reads a sock_fprog and the steps that it points to, copies them, and keeps no pointer.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     })?;
     Ok(())

@@ -51,6 +51,9 @@ pub struct SendEpoch {
     index: u32,
     key: SealKey,
     counters: [AtomicU64; MAX_LANES],
+    /// Bits: lanes that the peer hears, and lanes that had frames for it since that was last found out.
+    heard: AtomicU64,
+    wanted: AtomicU64,
     path: ArcSwapOption<Path>,
     sent: TrafficCounter,
     drops: DropCounters,
@@ -65,6 +68,8 @@ impl SendEpoch {
             index,
             key,
             counters: [const { AtomicU64::new(0) }; MAX_LANES],
+            heard: AtomicU64::new(1),
+            wanted: AtomicU64::new(0),
             path: ArcSwapOption::from_pointee(path),
             sent: TrafficCounter::default(),
             drops: DropCounters::new(),
@@ -92,6 +97,32 @@ impl SendEpoch {
     /// From the next batch on envelopes go here.
     pub fn set_path(&self, path: Option<Path>) {
         self.path.store(path.map(Arc::new));
+    }
+
+    /// From the next batch on frames of `lane`, not 0, go by it, or by lane 0 again. Until then the lane tells again that it
+    /// has frames for the peer, once.
+    pub fn set_heard(&self, lane: u8, heard: bool) {
+        let bit = bit(lane);
+        if heard {
+            self.heard.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.heard.fetch_and(!bit, Ordering::Relaxed);
+        }
+        self.wanted.fetch_and(!bit, Ordering::Relaxed);
+    }
+
+    /// Whether the peer hears this lane.
+    #[inline]
+    pub(crate) fn hears(&self, lane: u8) -> bool {
+        self.heard.load(Ordering::Relaxed) & bit(lane) != 0
+    }
+
+    /// Notes that a lane has frames for the peer; `true` if that is news.
+    #[inline]
+    pub(crate) fn wants(&self, lane: u8) -> bool {
+        let bit = bit(lane);
+        self.wanted.load(Ordering::Relaxed) & bit == 0
+            && self.wanted.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// What was sent under this key.
@@ -228,6 +259,10 @@ impl LaneWindow {
         }
         Ok(self.newest_from.replace(from).is_some())
     }
+}
+
+fn bit(lane: u8) -> u64 {
+    1u64.checked_shl(u32::from(lane)).unwrap_or(0)
 }
 
 #[derive(Default)]

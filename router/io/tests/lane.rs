@@ -92,12 +92,12 @@ impl Pair {
 
 impl Side {
     fn new(side: u8, sends: SendEpoch, receives: ReceiveEpoch) -> Self {
-        let (lane, events) = LaneHandle::start(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        let (lane, events) = LaneHandle::start(vec![UdpSocket::bind("127.0.0.1:0").unwrap()]).unwrap();
         let (tap, far) = UnixDatagram::pair().unwrap();
         tap.set_read_timeout(Some(PATIENCE)).unwrap();
         let side = Self { lane, events, tap, sends: Arc::new(sends), receives: Arc::new(receives) }
             .with_table(table(side));
-        side.lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+        side.lane.attach_tap(NETWORK, vec![TapQueue::from_fd(far.into(), Offloads::ALL).unwrap()]);
         side
     }
 
@@ -303,7 +303,7 @@ fn small_udp_is_merged() {
     for frame in &frames {
         tap.send(&[&open_udp(0, b"x").0.to_bytes(), &frame[..]].concat()).unwrap();
     }
-    pair.a.lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+    pair.a.lane.attach_tap(NETWORK, vec![TapQueue::from_fd(far.into(), Offloads::ALL).unwrap()]);
     let datagram = pair.take();
     pair.give(&pair.b, &datagram);
     let (vnet, frame) = pair.b.read();
@@ -321,7 +321,7 @@ fn small_frames_share_an_envelope() {
     for frame in &frames {
         tap.send(&[&VnetHeader::default().to_bytes(), &frame[..]].concat()).unwrap();
     }
-    pair.a.lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+    pair.a.lane.attach_tap(NETWORK, vec![TapQueue::from_fd(far.into(), Offloads::ALL).unwrap()]);
     let mut seen = 0;
     while seen < frames.len() {
         pair.give(&pair.b, &pair.take());
@@ -444,7 +444,7 @@ fn control_chunks_cross_sealed() {
         matches!(pair.b.event(), LaneEvent::Quic { index: INDEX_AT_B, bytes, .. } if bytes == [0xc3; 1200])
     );
 
-    let aim = Aim { path: None, datagram: Some(1400) };
+    let aim = Aim { datagram: Some(1400), ..Aim::default() };
     assert!(pair.a.lane.send_aimed(&epoch, ControlChunk::Probe(b"ask".to_vec()), aim));
     let padded = pair.take();
     assert_eq!(padded.len(), 1400);
@@ -453,7 +453,7 @@ fn control_chunks_cross_sealed() {
     assert_eq!((&body[..], answer, datagram), (&b"ask"[..], false, 1400));
 
     let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let aim = Aim { path: elsewhere.local_addr().ok().map(Way::Udp), datagram: None };
+    let aim = Aim { path: elsewhere.local_addr().ok().map(Way::Udp), ..Aim::default() };
     assert!(pair.a.lane.send_aimed(&epoch, ControlChunk::Answer(b"here".to_vec()), aim));
     let mut buffer = [0; 100];
     let len = elsewhere.recv(&mut buffer).unwrap();

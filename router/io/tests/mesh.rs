@@ -147,6 +147,7 @@ impl Lab {
             mesh: mesh(),
             mesh_key: MeshKey(mesh_key().public()),
             listen: self.addresses[&n],
+            lanes: 2,
             stored: self.disks[&n].load(stored),
             dial: self.addresses.iter().filter(|(o, _)| **o != n).map(|(o, a)| (id(*o), *a)).collect(),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use weft_api::id::BootId;
 
 use super::dialling::DIAL_TIMEOUT;
+use super::lanes::Lanes;
 use super::peer::{KEYS_LINGER, RENEW_AFTER};
 use super::probe::Echo;
 use super::{ConnectionId, Path};
@@ -52,6 +53,7 @@ pub(super) struct Connection {
     /// Its keys have been used enough.
     pub worn: bool,
     pub echo: Echo,
+    pub lanes: Lanes,
     pub heard: Duration,
     /// A probe came before it could be answered.
     pub asked: bool,
@@ -73,6 +75,7 @@ impl Connection {
             confirmed: false,
             worn: false,
             echo: Echo::default(),
+            lanes: Lanes::default(),
             heard: now,
             asked: false,
             probed: None,

@@ -7,6 +7,7 @@
 //! | `peer` | which of a peer's connections is used, which are closed; restart, collision, renewal |
 //! | `connection` | liveness: when to probe, when it is dead |
 //! | `dialling` | which address is dialled when |
+//! | `lanes` | by which of our lanes frames go |
 //! | `path` | what carries datagrams |
 //! | [`probe`] | the three-way echo |
 //! | [`message`] | the bytes of the control stream |
@@ -14,6 +15,7 @@
 
 mod connection;
 mod dialling;
+mod lanes;
 pub mod message;
 mod notice;
 mod path;
@@ -82,6 +84,8 @@ pub enum Event<'a> {
     Notice(u32),
     /// The key to seal for this peer's index has sealed 2^31 envelopes of a lane.
     Worn(u32),
+    /// A lane other than 0 has frames to seal for this peer's index.
+    LaneWanted(u32, u8),
 }
 
 /// What must be done. Carried out in order.
@@ -107,6 +111,10 @@ pub enum Action {
     SetPath(ConnectionId, Path),
     /// Send this body, sealed, along this path whatever the connection's is; the flag says that it is an answer.
     Probe(ConnectionId, Path, [u8; probe::PROBE_LEN], bool),
+    /// Send this body, sealed, on this lane.
+    ProbeLane(ConnectionId, u8, [u8; probe::PROBE_LEN]),
+    /// Frames of this lane go by it from now on, or by lane 0 again.
+    UseLane(ConnectionId, u8, bool),
     /// Tell the sender that nobody here knows the index.
     Notice(Remote, u32),
     /// Envelopes pass both ways.
@@ -258,6 +266,10 @@ impl Sessions {
             Event::Worn(index) => {
                 let owner = self.owner(|c| c.theirs == Some(index));
                 self.with(now, actions, owner, |peer, scene| peer.worn(scene, index));
+            }
+            Event::LaneWanted(index, lane) => {
+                let owner = self.owner(|c| c.theirs == Some(index));
+                self.with(now, actions, owner, |peer, scene| peer.lane_wanted(scene, index, lane));
             }
         }
         self.tick(now, actions);

@@ -8,6 +8,7 @@ use weft_api::roster::Cipher;
 
 use super::connection::{Connection, Stage};
 use super::dialling::{Dialling, Jitter};
+use super::lanes::{LaneProbe, Lanes, Step};
 use super::probe::Heard;
 use super::{Action, ConnectionId, Hello, LinkView, Path, Why};
 use crate::drop::DropReason;
@@ -45,6 +46,21 @@ pub(super) struct Scene<'a> {
 impl Scene<'_> {
     fn act(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    fn with_lanes(
+        &mut self,
+        connection: &mut Connection,
+        act: impl FnOnce(Duration, &mut Lanes, &mut Vec<Step>),
+    ) {
+        let mut steps = Vec::new();
+        connection.lanes.follow(connection.path, &mut steps);
+        act(self.now, &mut connection.lanes, &mut steps);
+        let id = connection.id;
+        self.actions.extend(steps.into_iter().map(|step| match step {
+            Step::Ask(lane, body) => Action::ProbeLane(id, lane, body),
+            Step::Hear(lane, heard) => Action::UseLane(id, lane, heard),
+        }));
     }
 }
 
@@ -177,6 +193,9 @@ impl Peer {
 
     pub(super) fn probed(&mut self, scene: &mut Scene<'_>, index: u32, from: Path, body: &[u8]) {
         let Some(connection) = self.by_index(index) else { return };
+        if let Some(probe) = LaneProbe::read(body) {
+            return Self::lane_probed(scene, connection, probe);
+        }
         let heard = match connection.echo.heard(scene.now, body) {
             Ok(heard) => heard,
             Err(reason) => return scene.act(Action::Count(reason)),
@@ -199,6 +218,25 @@ impl Peer {
                 self.dialling.prove(path);
                 self.choose(scene);
             }
+        }
+    }
+
+    fn lane_probed(scene: &mut Scene<'_>, connection: &mut Connection, probe: LaneProbe) {
+        match probe {
+            LaneProbe::Question(answer) if connection.ready() => {
+                scene.act(Action::Probe(connection.id, connection.path, answer, true));
+            }
+            LaneProbe::Question(_) => {}
+            LaneProbe::Answer(lane, number) => {
+                scene.with_lanes(connection, |now, lanes, steps| lanes.answered(now, lane, number, steps));
+            }
+        }
+    }
+
+    pub(super) fn lane_wanted(&mut self, scene: &mut Scene<'_>, theirs: u32, lane: u8) {
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.theirs == Some(theirs) && c.ready())
+        {
+            scene.with_lanes(connection, |now, lanes, steps| lanes.wanted(now, lane, steps));
         }
     }
 
@@ -241,6 +279,9 @@ impl Peer {
                 let body = connection.probe(scene.now);
                 scene.actions.push(Action::Probe(connection.id, connection.path, body, false));
             }
+            if connection.ready() {
+                scene.with_lanes(connection, |now, lanes, steps| lanes.tick(now, steps));
+            }
         }
         if self.settle.is_some_and(|at| at <= scene.now) {
             self.settle = None;
@@ -252,7 +293,8 @@ impl Peer {
     pub(super) fn next_wake(&self) -> Option<Duration> {
         let connections = self.connections.iter().flat_map(|c| {
             let ages = (Some(c.id) == self.used && !c.worn).then(|| c.ages(self.lower));
-            [Some(c.ends()), c.next_probe(self.lower), ages]
+            let lanes = if c.ready() { c.lanes.next() } else { None };
+            [Some(c.ends()), c.next_probe(self.lower), ages, lanes]
         });
         let dial = if self.wants_dial() { self.dialling.next() } else { None };
         let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial];

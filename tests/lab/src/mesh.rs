@@ -16,6 +16,8 @@ const TOKEN: &str = "weft1-";
 pub struct Mesh<'a> {
     lab: &'a Lab,
     token: String,
+    /// What is said to each `weft up`.
+    up: Vec<String>,
     daemons: Vec<Daemon>,
 }
 
@@ -23,6 +25,11 @@ impl Mesh<'_> {
     /// Makes the mesh with `weft init ARGS` on h1, joins all others to it and waits until `weft status` is content
     /// on every host. The engines must run, and get the busybox image.
     pub fn up<'a>(lab: &'a Lab, init: &[&str]) -> Result<Mesh<'a>, Error> {
+        Self::up_with(lab, init, &[])
+    }
+
+    /// The same with `weft up UP` on every host.
+    pub fn up_with<'a>(lab: &'a Lab, init: &[&str], up: &[&str]) -> Result<Mesh<'a>, Error> {
         lab.image()?;
         let [founder, others @ ..] = lab.hosts() else {
             return Err(Error::HostCount { asked: 0, max: lab.hosts().len() });
@@ -37,12 +44,13 @@ impl Mesh<'_> {
                     said: format!("no token: {said}"),
                 },
             )?;
-        let mut mesh = Mesh { lab, token, daemons: Vec::new() };
-        mesh.daemons.push(start(founder)?);
+        let up = up.iter().copied().map(str::to_owned).collect();
+        let mut mesh = Mesh { lab, token, up, daemons: Vec::new() };
+        mesh.start(founder)?;
         mesh.content(founder)?;
         for host in others {
             host.run(["weft", "join", &founder.addr().to_string(), "--token", &mesh.token])?;
-            mesh.daemons.push(start(host)?);
+            mesh.start(host)?;
         }
         mesh.wait_ready()?;
         Ok(mesh)
@@ -61,7 +69,7 @@ impl Mesh<'_> {
     /// Starts `weft up` anew on a host whose daemon has ended, or that was switched off.
     pub fn restart(&mut self, host: &str) -> Result<(), Error> {
         let host = self.lab.find(host)?;
-        let daemon = start(host)?;
+        let daemon = self.daemon(host)?;
         if let Some(at) = self.lab.hosts().iter().position(|h| h.name() == host.name()) {
             self.daemons[at] = daemon;
         }
@@ -84,13 +92,19 @@ impl Mesh<'_> {
         self.lab.on_all_hosts(|host| self.content(host))
     }
 
+    fn start(&mut self, host: &Host) -> Result<(), Error> {
+        let daemon = self.daemon(host)?;
+        self.daemons.push(daemon);
+        Ok(())
+    }
+
+    fn daemon(&self, host: &Host) -> Result<Daemon, Error> {
+        host.spawn(["weft", "up"].into_iter().chain(self.up.iter().map(String::as_str)), "weft.log")
+    }
+
     fn content(&self, host: &Host) -> Result<(), Error> {
         wait(host, "a content `weft status`", || host.exec(["weft", "status"]).ok())
     }
-}
-
-fn start(host: &Host) -> Result<Daemon, Error> {
-    host.spawn(["weft", "up"], "weft.log")
 }
 
 fn wait(host: &Host, what: &str, mut done: impl FnMut() -> bool) -> Result<(), Error> {

@@ -1,26 +1,41 @@
 //! What every part of a lane's thread needs at hand: the shared state, where events go, and how a drop is counted.
 
+use std::net::UdpSocket;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use weft_router::drop::{DropCounters, DropReason};
 
-use super::Shared;
 use super::event::{EVENT_QUEUE, LaneEvent};
+use super::{Own, Shared};
 
 pub(super) struct Desk {
     pub shared: Arc<Shared>,
+    lane: u8,
     events: mpsc::Sender<LaneEvent>,
 }
 
 impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, events: mpsc::Sender<LaneEvent>) -> Self {
-        Self { shared, events }
+    pub(super) fn new(lane: u8, shared: Arc<Shared>, events: mpsc::Sender<LaneEvent>) -> Self {
+        Self { shared, lane, events }
     }
 
+    /// The number of this thread.
     #[inline]
     pub(super) fn lane(&self) -> u8 {
-        self.shared.lane
+        self.lane
+    }
+
+    /// This lane's own sockets, taps and commands.
+    #[inline]
+    pub(super) fn own(&self) -> &Own {
+        &self.shared.lanes[usize::from(self.lane)]
+    }
+
+    /// What envelopes that name `lane` are sent from: this thread's own, or lane 0, for a peer that this lane does not reach.
+    #[inline]
+    pub(super) fn socket_of(&self, lane: u8) -> &UdpSocket {
+        self.shared.lanes[usize::from(lane)].sockets.send()
     }
 
     #[inline]

@@ -35,6 +35,8 @@ pub struct Aim {
     pub path: Option<Path>,
     /// Padded to a datagram of this length: a probe of the path MTU. Too small a number has no effect.
     pub datagram: Option<u16>,
+    /// On this lane, from its own port: a probe whether the peer hears it.
+    pub lane: u8,
 }
 
 pub(crate) struct Command {
@@ -116,6 +118,13 @@ pub enum LaneEvent {
         host: HostId,
         /// The peer's session index of that epoch.
         index: u32,
+    },
+    /// A lane has frames for this peer, which has not yet shown that it hears the lane; they went by lane 0.
+    LaneWanted {
+        /// The peer's session index.
+        index: u32,
+        /// The lane.
+        lane: u8,
     },
     /// The kernel refused an offload; the lane goes on without it.
     OffloadLost {

@@ -55,7 +55,7 @@ impl Inbox {
     pub(super) fn receive(&mut self, around: &mut Surroundings<'_>) -> bool {
         let mut any = false;
         for _ in 0..RECEIVES {
-            let received = match sys::receive(around.desk.shared.socket.as_fd(), self.ring.slot()) {
+            let received = match sys::receive(around.desk.own().sockets.receive.as_fd(), self.ring.slot()) {
                 Ok(received) => received,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 // An error that waited in the socket, of something sent earlier; it is gone now.

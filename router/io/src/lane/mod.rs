@@ -1,6 +1,6 @@
-//! A lane: one thread that carries frames between the taps and the mesh, both directions run to completion (DESIGN 4).
+//! Lanes: threads that carry frames between the taps and the mesh, each both directions run to completion (DESIGN 4).
 //!
-//! The control side holds a [`LaneHandle`]; what the lane reads is in [`crate::tables`]. Errors never end a lane: what
+//! The control side holds one [`LaneHandle`] of all; what they read is in [`crate::tables`]. Errors never end a lane: what
 //! cannot be delivered is dropped by name.
 
 mod deliver;
@@ -11,6 +11,7 @@ mod outbound;
 mod port;
 mod ring;
 mod run;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -40,9 +41,8 @@ use crate::tap::TapQueue;
 
 use event::Command;
 pub use event::{Aim, COMMAND_QUEUE, ControlChunk, EVENT_QUEUE, LaneEvent, MAX_QUIC_LEN};
-
-/// Bytes of the socket's buffers: what a burst of all lanes of a peer needs while the thread is elsewhere.
-const SOCKET_BUFFER: usize = 7 << 20;
+use sockets::Sockets;
+pub use sockets::{MAX_LANES, listen};
 
 /// A lane cannot start.
 #[derive(Debug, Error)]
@@ -51,7 +51,7 @@ pub enum StartError {
     #[error("the UDP socket cannot be set up for a lane: {0}")]
     Socket(#[source] io::Error),
     /// No thread, or no eventfd.
-    #[error("the lane's thread cannot be started: {0}")]
+    #[error("a lane's thread cannot be started: {0}")]
     Thread(#[source] io::Error),
 }
 
@@ -69,64 +69,73 @@ pub struct Granted {
 /// The taps of a lane, by network. Replaced whole.
 type Taps = BTreeMap<NetworkId, Arc<TapQueue>>;
 
-/// A running lane, as the control side sees it. The lane ends when the last clone is dropped.
+/// The running lanes, as the control side sees them. They end when the last clone is dropped.
 #[derive(Clone)]
 pub struct LaneHandle {
     shared: Arc<Shared>,
     _ends: Arc<EndsWithLast>,
 }
 
+/// What the control side and all lanes share.
 struct Shared {
-    lane: u8,
-    socket: UdpSocket,
     ipv6: bool,
-    wake: OwnedFd,
     tables: ArcSwap<Tables>,
-    taps: ArcSwap<Taps>,
     changing_taps: Mutex<()>,
-    commands: ArrayQueue<Command>,
     drops: DropCounters,
     gso: AtomicBool,
     gro: bool,
     stop: AtomicBool,
+    lanes: Vec<Own>,
+}
+
+/// What one lane has of its own.
+struct Own {
+    sockets: Sockets,
+    wake: OwnedFd,
+    taps: ArcSwap<Taps>,
+    commands: ArrayQueue<Command>,
 }
 
 impl LaneHandle {
-    /// Starts lane 0 on `socket`, bound to the one port. Without tables it knows nobody: bare QUIC packets come as events,
-    /// all else is dropped. The receiver must be read; what it does not take in time is dropped by name.
-    pub fn start(socket: UdpSocket) -> Result<(Self, mpsc::Receiver<LaneEvent>), StartError> {
-        let ipv6 = socket.local_addr().map_err(StartError::Socket)?.is_ipv6();
-        let gro = prepare(&socket, ipv6).map_err(StartError::Socket)?;
-        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
-            .map_err(|e| StartError::Thread(e.into()))?;
+    /// Starts a lane on each of `sockets`, all bound to the one port ([`listen`]). Without tables they know nobody: bare QUIC
+    /// packets come as events, all else is dropped. The receiver must be read; what it does not take in time is dropped by name.
+    pub fn start(sockets: Vec<UdpSocket>) -> Result<(Self, mpsc::Receiver<LaneEvent>), StartError> {
+        let sockets = Sockets::of_each(sockets).map_err(StartError::Socket)?;
+        let first = sockets.first().ok_or_else(|| StartError::Socket(io::ErrorKind::InvalidInput.into()))?;
+        let ipv6 = first.receive.local_addr().map_err(StartError::Socket)?.is_ipv6();
+        let gro = sockets.iter().all(|s| s.gro);
+        let lanes =
+            sockets.into_iter().map(Own::new).collect::<io::Result<_>>().map_err(StartError::Thread)?;
         let shared = Arc::new(Shared {
-            lane: 0,
-            socket,
             ipv6,
-            wake,
             tables: ArcSwap::default(),
-            taps: ArcSwap::default(),
             changing_taps: Mutex::new(()),
-            commands: ArrayQueue::new(COMMAND_QUEUE),
             drops: DropCounters::new(),
             gso: AtomicBool::new(true),
             gro,
             stop: AtomicBool::new(false),
+            lanes,
         });
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let lane = run::Lane::new(Arc::clone(&shared), events);
-        let thread = std::thread::Builder::new()
-            .name("weft-lane-0".to_owned())
-            .spawn(move || lane.run())
-            .map_err(StartError::Thread)?;
-        let ends = EndsWithLast { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)) };
+        let mut ends = EndsWithLast { shared: Arc::clone(&shared), threads: Vec::new() };
+        for n in 0..shared.lanes.len() as u8 {
+            let lane = run::Lane::new(n, Arc::clone(&shared), events.clone());
+            let named = std::thread::Builder::new().name(format!("weft-lane-{n}"));
+            ends.threads.push(named.spawn(move || lane.run()).map_err(StartError::Thread)?);
+        }
         Ok((Self { shared, _ends: Arc::new(ends) }, receiver))
     }
 
-    /// From the next batch on the lane reads these.
+    /// How many lanes there are: a tap needs a queue for each.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.shared.lanes.len()
+    }
+
+    /// From the next batch on the lanes read these.
     pub fn set_tables(&self, tables: Arc<Tables>) {
         self.shared.tables.store(tables);
-        self.shared.wake();
+        self.shared.lanes.iter().for_each(Own::wake);
     }
 
     /// The tables as last set.
@@ -135,19 +144,19 @@ impl LaneHandle {
         self.shared.tables.load_full()
     }
 
-    /// The lane reads and writes this tap from now on; one that the network had before is closed.
-    pub fn attach_tap(&self, network: NetworkId, tap: TapQueue) {
-        let tap = Arc::new(tap);
-        self.shared.change_taps(|taps| {
-            taps.insert(network, tap);
+    /// The lanes read and write these queues of a tap from now on, one each; what the network had before is closed. A lane
+    /// for which there is no queue leaves the network to the others.
+    pub fn attach_tap(&self, network: NetworkId, queues: Vec<TapQueue>) {
+        let mut queues = queues.into_iter().map(Arc::new);
+        self.shared.change_taps(|taps| match queues.next() {
+            Some(queue) => taps.insert(network, queue),
+            None => taps.remove(&network),
         });
     }
 
-    /// The lane lets go of the network's tap.
+    /// The lanes let go of the network's tap.
     pub fn detach_tap(&self, network: NetworkId) {
-        self.shared.change_taps(|taps| {
-            taps.remove(&network);
-        });
+        self.shared.change_taps(|taps| taps.remove(&network));
     }
 
     /// Seals `chunk` under `epoch` and sends it along the epoch's path. `false`: the queue is full, and it is counted.
@@ -155,12 +164,16 @@ impl LaneHandle {
         self.send_aimed(epoch, chunk, Aim::default())
     }
 
-    /// The same to another address, or padded to another length.
+    /// The same to another address, on another lane, or padded to another length.
     pub fn send_aimed(&self, epoch: &Arc<SendEpoch>, chunk: ControlChunk, aim: Aim) -> bool {
+        let Some(lane) = self.shared.lanes.get(usize::from(aim.lane)) else {
+            epoch.drops().count(DropReason::LaneOutOfRange);
+            return false;
+        };
         let command = Command { epoch: Arc::clone(epoch), chunk, aim };
-        let taken = self.shared.commands.push(command).is_ok();
+        let taken = lane.commands.push(command).is_ok();
         if taken {
-            self.shared.wake();
+            lane.wake();
         } else {
             self.shared.drops.count(DropReason::CommandQueueFull);
             epoch.drops().count(DropReason::CommandQueueFull);
@@ -172,7 +185,7 @@ impl LaneHandle {
     pub fn send_bare(&self, to: Remote, bytes: &[u8]) -> io::Result<()> {
         let Remote::Udp(address) = to else { return Err(io::ErrorKind::Unsupported.into()) };
         let to = sys::RawAddress::new(address, self.shared.ipv6);
-        sys::send(self.shared.socket.as_fd(), &to, bytes, None)
+        sys::send(self.shared.first().sockets.receive.as_fd(), &to, bytes, None)
     }
 
     /// Tells `to` that its envelope had an index that nobody here knows. 16 bytes, never more than its cause.
@@ -182,10 +195,10 @@ impl LaneHandle {
 
     /// The socket's own address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.shared.socket.local_addr()
+        self.shared.first().sockets.receive.local_addr()
     }
 
-    /// Everything this lane has dropped, by reason; what belongs to an epoch is counted there too.
+    /// Everything the lanes have dropped, by reason; what belongs to an epoch is counted there too.
     #[must_use]
     pub fn drops(&self) -> &DropCounters {
         &self.shared.drops
@@ -197,59 +210,58 @@ impl LaneHandle {
         Granted {
             gso: self.shared.gso.load(Ordering::Relaxed),
             gro: self.shared.gro,
-            taps: self.shared.taps.load().iter().map(|(n, t)| (*n, t.offloads())).collect(),
+            taps: self.shared.first().taps.load().iter().map(|(n, t)| (*n, t.offloads())).collect(),
         }
     }
 }
 
 impl Shared {
+    /// Lane 0, which there always is.
+    fn first(&self) -> &Own {
+        &self.lanes[0]
+    }
+
+    /// Changes the taps of every lane, lane 0 first.
+    fn change_taps(&self, mut change: impl FnMut(&mut Taps) -> Option<Arc<TapQueue>>) {
+        let _one_at_a_time = self.changing_taps.lock().unwrap_or_else(PoisonError::into_inner);
+        for lane in &self.lanes {
+            let mut taps = Taps::clone(&lane.taps.load());
+            change(&mut taps);
+            lane.taps.store(Arc::new(taps));
+            lane.wake();
+        }
+    }
+}
+
+impl Own {
+    fn new(sockets: Sockets) -> io::Result<Self> {
+        Ok(Self {
+            sockets,
+            wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            taps: ArcSwap::default(),
+            commands: ArrayQueue::new(COMMAND_QUEUE),
+        })
+    }
+
     fn wake(&self) {
         // Full only if the lane has been woken 2^64 - 2 times and did not look: it is awake.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-
-    fn change_taps(&self, change: impl FnOnce(&mut Taps)) {
-        let _one_at_a_time = self.changing_taps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taps = Taps::clone(&self.taps.load());
-        change(&mut taps);
-        self.taps.store(Arc::new(taps));
-        self.wake();
     }
 }
 
 struct EndsWithLast {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for EndsWithLast {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.wake();
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|t| t.join().is_err()) {
-            tracing::error!("the lane's thread ended by a panic");
+        self.shared.lanes.iter().for_each(Own::wake);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a lane's thread ended by a panic");
+            }
         }
     }
-}
-
-/// Socket options; returns whether the kernel puts datagrams together (UDP_GRO).
-fn prepare(socket: &UdpSocket, ipv6: bool) -> io::Result<bool> {
-    let fd = socket.as_fd();
-    socket.set_nonblocking(true)?;
-    // PMTUDISC_PROBE: never fragmented on the way, and the kernel's own idea of the path does not count; the path MTU is ours.
-    if ipv6 {
-        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-    }
-    // An IPv6 socket that takes IPv4 too has both options; one that does not refuses the second.
-    let v4 = sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
-    if !ipv6 {
-        v4?;
-    }
-    for (force, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
-        let size = SOCKET_BUFFER as i32;
-        sys::set_option(fd, libc::SOL_SOCKET, force, size)
-            .or_else(|_| sys::set_option(fd, libc::SOL_SOCKET, plain, size))?;
-    }
-    Ok(sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok())
 }

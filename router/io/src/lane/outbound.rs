@@ -12,6 +12,7 @@ use weft_router::switch::{self, Headers, Memory, Outbound, Table};
 
 use super::desk::Desk;
 use super::port::Port;
+use super::sockets::MAX_LANES;
 use super::train::{CAPACITY, Train};
 use crate::sys::RawAddress;
 use crate::tables::{Path, Tables};
@@ -32,12 +33,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(lane: u8) -> Self {
         Self {
             trains: Trains { open: Vec::with_capacity(MAX_TRAINS), spare: Vec::new(), latest: 0 },
             merge: Merge::new(),
             buffer: vec![0; TAP_BUFFER].into_boxed_slice(),
-            superframes: 0,
+            superframes: first_superframe(lane),
         }
     }
 
@@ -201,7 +202,7 @@ impl Trains {
             self.spare.push(oldest.into_buffer());
         }
         let buffer = self.spare.pop().unwrap_or_else(|| vec![0; CAPACITY].into_boxed_slice());
-        self.open.push(Train::new(Arc::clone(epoch), to, datagram, buffer));
+        self.open.push(Train::new(desk, Arc::clone(epoch), to, datagram, buffer));
         Ok(self.open.len() - 1)
     }
 
@@ -211,6 +212,11 @@ impl Trains {
             self.spare.push(train.into_buffer());
         }
     }
+}
+
+/// Lanes may send under one number (that of lane 0): their superframes are told apart by where they begin to count.
+fn first_superframe(lane: u8) -> u16 {
+    u16::from(lane) * (u16::MAX / MAX_LANES as u16 + 1)
 }
 
 fn reason_of(error: CutError) -> DropReason {

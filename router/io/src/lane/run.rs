@@ -40,11 +40,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(shared: Arc<Shared>, events: mpsc::Sender<LaneEvent>) -> Self {
+    pub(super) fn new(lane: u8, shared: Arc<Shared>, events: mpsc::Sender<LaneEvent>) -> Self {
         Self {
-            desk: Desk::new(shared, events),
+            desk: Desk::new(lane, shared, events),
             inbox: Inbox::new(),
-            outbox: Outbox::new(),
+            outbox: Outbox::new(lane),
             ports: Vec::new(),
             tables: Arc::default(),
             taps: Arc::default(),
@@ -78,7 +78,7 @@ impl Lane {
 
     /// Takes over tables and taps if they were replaced.
     fn refresh(&mut self) {
-        let (tables, taps) = (self.desk.shared.tables.load(), self.desk.shared.taps.load());
+        let (tables, taps) = (self.desk.shared.tables.load(), self.desk.own().taps.load());
         let tables = (!Arc::ptr_eq(&tables, &self.tables)).then(|| Guard::into_inner(tables));
         let taps = (!Arc::ptr_eq(&taps, &self.taps)).then(|| Guard::into_inner(taps));
         if tables.is_none() && taps.is_none() {
@@ -117,7 +117,7 @@ impl Lane {
     /// Seals and sends what the control side asks for.
     fn obey(&mut self) -> bool {
         for done in 0..COMMANDS {
-            let Some(command) = self.desk.shared.commands.pop() else { return done > 0 };
+            let Some(command) = self.desk.own().commands.pop() else { return done > 0 };
             if let Err(reason) = self.send_control(&command) {
                 self.desk.drop_on(command.epoch.drops(), reason, 1);
             }
@@ -152,14 +152,14 @@ impl Lane {
         let wait = match &mut self.wait {
             Some((wait, without)) if *without == broken => wait,
             stale => {
-                let (wake, socket) = (self.desk.shared.wake.as_fd(), self.desk.shared.socket.as_fd());
+                let (wake, socket) = (self.desk.own().wake.as_fd(), self.desk.own().sockets.receive.as_fd());
                 let taps = self.ports.iter().filter(|p| !p.broken).map(|p| p.tap.as_fd());
                 &mut stale.insert((WaitList::new([wake, socket].into_iter().chain(taps)), broken)).0
             }
         };
         wait.wait();
         if wait.is_ready(0) {
-            let _ = rustix::io::read(&self.desk.shared.wake, &mut [0; 8]);
+            let _ = rustix::io::read(&self.desk.own().wake, &mut [0; 8]);
         }
     }
 }

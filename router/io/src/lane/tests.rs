@@ -36,6 +36,23 @@ fn superframe() -> Vec<u8> {
     [&vnet.to_bytes()[..], &frame].concat()
 }
 
+fn towards(peer: &UdpSocket) -> Arc<SendEpoch> {
+    let path = Path { way: Way::Udp(peer.local_addr().unwrap()), datagram: 1472 };
+    let key = Chain::first(&[1; 32]).seal_key(Cipher::Aes256Gcm, Direction::FromDialler);
+    Arc::new(SendEpoch::new(PEER, 9, key, Some(path)))
+}
+
+fn tables(epoch: &Arc<SendEpoch>) -> Arc<Tables> {
+    let mut table = Table::new(NETWORK, 1340, Vec::new());
+    table.hosts.insert(PEER);
+    table.add_endpoint(REMOTE, &[], Owner::Host(PEER));
+    Arc::new(Tables {
+        sends: HashMap::from([(PEER, Arc::clone(epoch))]),
+        networks: HashMap::from([(NETWORK, Arc::new(table))]),
+        ..Tables::default()
+    })
+}
+
 /// The kernel refuses UDP_SEGMENT on a socket that computes no UDP checksums: a stand-in for a device that cannot.
 #[test]
 fn without_gso_the_lane_sends_one_by_one() {
@@ -44,21 +61,11 @@ fn without_gso_the_lane_sends_one_by_one() {
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
 
-    let (lane, mut events) = LaneHandle::start(socket).unwrap();
+    let (lane, mut events) = LaneHandle::start(vec![socket]).unwrap();
     assert!(lane.offloads().gso, "not yet known");
-    let path = Path { way: Way::Udp(peer.local_addr().unwrap()), datagram: 1472 };
-    let key = Chain::first(&[1; 32]).seal_key(Cipher::Aes256Gcm, Direction::FromDialler);
-    let epoch = Arc::new(SendEpoch::new(PEER, 9, key, Some(path)));
-    let mut table = Table::new(NETWORK, 1340, Vec::new());
-    table.hosts.insert(PEER);
-    table.add_endpoint(REMOTE, &[], Owner::Host(PEER));
-    lane.set_tables(Arc::new(Tables {
-        sends: HashMap::from([(PEER, Arc::clone(&epoch))]),
-        networks: HashMap::from([(NETWORK, Arc::new(table))]),
-        ..Tables::default()
-    }));
+    lane.set_tables(tables(&towards(&peer)));
     let (tap, far) = UnixDatagram::pair().unwrap();
-    lane.attach_tap(NETWORK, TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+    lane.attach_tap(NETWORK, vec![TapQueue::from_fd(far.into(), Offloads::ALL).unwrap()]);
 
     for round in 0..2 {
         tap.send(&superframe()).unwrap();
@@ -75,9 +82,52 @@ fn without_gso_the_lane_sends_one_by_one() {
     assert!(events.try_recv().is_err(), "told once");
 }
 
+/// A lane beside lane 0 uses its own port and counters once the peer has shown that it hears them.
+#[test]
+fn further_lanes_go_by_lane_0_until_they_are_heard() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let (lanes, mut events) = LaneHandle::start(listen("127.0.0.1:0".parse().unwrap(), 2).unwrap()).unwrap();
+    let epoch = towards(&peer);
+    lanes.set_tables(tables(&epoch));
+    let (_first, far) = UnixDatagram::pair().unwrap();
+    let (tap, far_of_1) = UnixDatagram::pair().unwrap();
+    let queues = [far, far_of_1].map(|far| TapQueue::from_fd(far.into(), Offloads::ALL).unwrap());
+    lanes.attach_tap(NETWORK, queues.into());
+    let piece = || {
+        let mut buffer = [0; 2000];
+        let (_, from) = peer.recv_from(&mut buffer).expect("a piece in time");
+        (from, buffer[1], buffer[15])
+    };
+
+    let port = lanes.local_addr().unwrap();
+    for round in 0..2 {
+        tap.send(&superframe()).unwrap();
+        for counter in 0..3 {
+            assert_eq!(piece(), (port, 0, round * 3 + counter));
+        }
+    }
+    assert!(matches!(events.blocking_recv(), Some(LaneEvent::LaneWanted { index: 9, lane: 1 })));
+    assert!(events.try_recv().is_err(), "told once");
+
+    let probe = Aim { lane: 1, ..Aim::default() };
+    assert!(lanes.send_aimed(&epoch, ControlChunk::Probe(vec![1; 9]), probe));
+    let (own_port, lane, counter) = piece();
+    assert_eq!((lane, counter), (1, 0));
+    assert_ne!(own_port, port);
+
+    epoch.set_heard(1, true);
+    tap.send(&superframe()).unwrap();
+    for counter in 1..4 {
+        assert_eq!(piece(), (own_port, 1, counter));
+    }
+    assert!(events.try_recv().is_err(), "nothing is wanted");
+    assert!(!lanes.send_aimed(&epoch, ControlChunk::Probe(vec![1; 9]), Aim { lane: 2, ..Aim::default() }));
+}
+
 #[test]
 fn the_lane_ends_with_its_last_handle() {
-    let (lane, mut events) = LaneHandle::start(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    let (lane, mut events) = LaneHandle::start(vec![UdpSocket::bind("127.0.0.1:0").unwrap()]).unwrap();
     drop(lane.clone());
     assert!(matches!(events.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
     drop(lane);

@@ -1,6 +1,7 @@
 //! A train: envelopes to one peer, sealed behind each other in the send buffer at one stride, sent by one call.
 
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,8 @@ const PADDING_LIMIT: usize = 256;
 /// Envelopes for one peer.
 pub(super) struct Train {
     epoch: Arc<SendEpoch>,
+    /// What the envelopes say: this lane, or lane 0 to a peer that does not hear this one.
+    lane: u8,
     to: RawAddress,
     datagram: usize,
     buffer: Box<[u8]>,
@@ -45,9 +48,19 @@ pub(super) struct Train {
 
 impl Train {
     /// An empty one. `buffer` is of [`CAPACITY`].
-    pub(super) fn new(epoch: Arc<SendEpoch>, to: RawAddress, datagram: u16, buffer: Box<[u8]>) -> Self {
+    pub(super) fn new(
+        desk: &Desk,
+        epoch: Arc<SendEpoch>,
+        to: RawAddress,
+        datagram: u16,
+        buffer: Box<[u8]>,
+    ) -> Self {
+        let lane = if epoch.hears(desk.lane()) { desk.lane() } else { 0 };
+        if lane != desk.lane() && epoch.wants(desk.lane()) {
+            desk.tell(LaneEvent::LaneWanted { index: epoch.index(), lane: desk.lane() });
+        }
         let datagram = usize::from(datagram).min(MAX_DATAGRAM);
-        Self { epoch, to, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
+        Self { epoch, lane, to, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
     }
 
     pub(super) fn epoch(&self) -> &Arc<SendEpoch> {
@@ -100,7 +113,7 @@ impl Train {
             let body = cut.body_len(&piece);
             let datagram = OVERHEAD + NETWORK_HEAD_LEN + body;
             self.make_room(desk, datagram);
-            let (counter, worn) = self.epoch.use_counter(desk.lane())?;
+            let (counter, worn) = self.epoch.use_counter(self.lane)?;
             let out = &mut self.buffer[self.len..self.len + datagram];
             let chunk = &mut out[HEADER_LEN..];
             chunk[..NETWORK_HEAD_LEN].copy_from_slice(&piece_head(network, body as u16));
@@ -108,7 +121,7 @@ impl Train {
             cut.write_head(&piece, head);
             let payload = cut.payload(&piece);
             rest[..payload.len()].copy_from_slice(payload);
-            let header = Header { lane: desk.lane(), index: self.epoch.index(), counter };
+            let header = Header { lane: self.lane, index: self.epoch.index(), counter };
             self.epoch.key().seal(header, out);
             self.couple(datagram);
             self.tell_worn(desk, worn);
@@ -130,7 +143,7 @@ impl Train {
             return Ok(());
         }
         let (packed, start) = (std::mem::take(&mut self.packed), self.len + HEADER_LEN);
-        let (counter, worn) = self.epoch.use_counter(desk.lane())?;
+        let (counter, worn) = self.epoch.use_counter(self.lane)?;
         let mut datagram = OVERHEAD + packed;
         if !self.fits(datagram) {
             // The train leaves without it; what is packed moves to the front.
@@ -143,7 +156,7 @@ impl Train {
             datagram = datagram.max(full);
             self.buffer[padding..self.len + datagram].fill(0);
         }
-        let header = Header { lane: desk.lane(), index: self.epoch.index(), counter };
+        let header = Header { lane: self.lane, index: self.epoch.index(), counter };
         self.epoch.key().seal(header, &mut self.buffer[self.len..self.len + datagram]);
         self.couple(datagram);
         self.tell_worn(desk, worn);
@@ -190,7 +203,7 @@ impl Train {
         }
         let bytes = &self.buffer[..len];
         if count > 1 && desk.shared.gso.load(Ordering::Relaxed) {
-            match send(desk, &self.to, bytes, Some(self.stride as u16)) {
+            match send(desk.socket_of(self.lane), &self.to, bytes, Some(self.stride as u16)) {
                 Ok(()) => return self.epoch.count_sent(count as u64, len as u64),
                 Err(error) if is_refused(&error) => {}
                 Err(error) => return desk.drop_on(self.epoch.drops(), reason_of(&error), count as u64),
@@ -209,7 +222,7 @@ impl Train {
     fn depart_singly(&self, desk: &Desk, len: usize) -> bool {
         let mut all = true;
         for datagram in self.buffer[..len].chunks(self.stride) {
-            match send(desk, &self.to, datagram, None) {
+            match send(desk.socket_of(self.lane), &self.to, datagram, None) {
                 Ok(()) => self.epoch.count_sent(1, datagram.len() as u64),
                 Err(error) => {
                     all = false;
@@ -243,17 +256,17 @@ pub(super) fn send_alone(
     if worn {
         desk.tell(LaneEvent::Worn { host: epoch.host(), index: epoch.index() });
     }
-    send(desk, to, &datagram, None).map_err(|e| reason_of(&e))?;
+    send(desk.socket_of(desk.lane()), to, &datagram, None).map_err(|e| reason_of(&e))?;
     epoch.count_sent(1, datagram.len() as u64);
     Ok(())
 }
 
 /// Tries again after an interruption, and after an error that belongs to an earlier datagram.
-fn send(desk: &Desk, to: &RawAddress, bytes: &[u8], segment: Option<u16>) -> io::Result<()> {
+fn send(socket: &UdpSocket, to: &RawAddress, bytes: &[u8], segment: Option<u16>) -> io::Result<()> {
     const TRIES: usize = 3;
     let mut result = Ok(());
     for _ in 0..TRIES {
-        result = sys::send(desk.shared.socket.as_fd(), to, bytes, segment);
+        result = sys::send(socket.as_fd(), to, bytes, segment);
         match result.as_ref().map_err(io::Error::raw_os_error) {
             Err(Some(libc::EINTR | libc::ECONNREFUSED)) => {}
             _ => break,

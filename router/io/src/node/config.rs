@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use weft_api::decision::{Decision, DecisionKey};
 use weft_api::fact::FactRecord;
@@ -11,6 +10,7 @@ use weft_api::id::{BootId, HostId, MeshKey};
 use weft_api::roster::{MeshRecord, RosterRecord};
 use weft_api::sign::{Signed, SigningKey};
 
+use crate::lane;
 use crate::quic::endpoint::SettingsError;
 
 /// What a member is made of.
@@ -27,6 +27,8 @@ pub struct NodeConfig {
     pub mesh_key: MeshKey,
     /// Where to listen; `[::]:6783` takes IPv4 too. Port 0 takes a free one ([`super::Node::local_addr`]).
     pub listen: SocketAddr,
+    /// Threads that carry frames, at most [`lane::MAX_LANES`].
+    pub lanes: usize,
     /// What [`Persist`] has kept.
     pub stored: Stored,
     /// Addresses to dial beside those that facts name: where it joined, and what the user gave.
@@ -103,17 +105,9 @@ pub enum StartError {
     Quic(String),
 }
 
-/// The one socket.
-pub(super) fn listen(address: SocketAddr) -> Result<UdpSocket, StartError> {
-    let bind = || {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&address.into())?;
-        Ok(UdpSocket::from(socket))
-    };
-    bind().map_err(|source: io::Error| match source.kind() {
+/// The one port, a socket for each lane.
+pub(super) fn listen(address: SocketAddr, lanes: usize) -> Result<Vec<UdpSocket>, StartError> {
+    lane::listen(address, lanes).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortTaken { port: address.port() },
         _ => StartError::Listen { address, source },
     })

@@ -21,7 +21,7 @@ use crate::join::Doorman;
 use crate::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
 use crate::quic::endpoint::Strangers;
 use crate::quic::socket::{Held, VirtualSocket};
-use crate::tables::Tables;
+use crate::tables::{SendEpoch, Tables};
 
 /// Hosts that join at a time; further ones are closed (`AgentBusy`).
 const MAX_JOINS: usize = 8;
@@ -59,6 +59,13 @@ pub(super) struct State {
     pub past: BTreeMap<HostId, Past>,
     /// Nothing new begins.
     pub stopping: bool,
+}
+
+impl State {
+    /// What the connection's envelopes are sealed with, once there is such a key.
+    fn send_epoch(&self, id: ConnectionId) -> Option<&Arc<SendEpoch>> {
+        self.live.get(&id)?.keys.as_ref()?.send.as_ref()
+    }
 }
 
 /// What an [`Engine`] is made of.
@@ -152,6 +159,9 @@ impl Engine {
             }
             LaneEvent::Notice { index, .. } => self.event(&mut state, Event::Notice(*index)),
             LaneEvent::Worn { index, .. } => self.event(&mut state, Event::Worn(*index)),
+            LaneEvent::LaneWanted { index, lane } => {
+                self.event(&mut state, Event::LaneWanted(*index, *lane));
+            }
             LaneEvent::OffloadLost { what } => {
                 tracing::warn!("the kernel refuses {what}; going on without it")
             }
@@ -316,11 +326,21 @@ impl Engine {
             Action::EraseKeys(id) => return self.erase(state, id),
             Action::SetPath(id, path) => self.set_path(state, id, path),
             Action::Probe(id, path, body, answer) => {
-                let send = state.live.get(&id).and_then(|l| l.keys.as_ref()).and_then(|k| k.send.as_ref());
-                if let Some(send) = send {
+                if let Some(send) = state.send_epoch(id) {
                     let body = body.to_vec();
                     let chunk = if answer { ControlChunk::Answer(body) } else { ControlChunk::Probe(body) };
-                    self.lane.send_aimed(send, chunk, Aim { path: Some(path), datagram: None });
+                    self.lane.send_aimed(send, chunk, Aim { path: Some(path), ..Aim::default() });
+                }
+            }
+            Action::ProbeLane(id, lane, body) => {
+                if let Some(send) = state.send_epoch(id) {
+                    let aim = Aim { lane, ..Aim::default() };
+                    self.lane.send_aimed(send, ControlChunk::Probe(body.to_vec()), aim);
+                }
+            }
+            Action::UseLane(id, lane, heard) => {
+                if let Some(send) = state.send_epoch(id) {
+                    send.set_heard(lane, heard);
                 }
             }
             Action::Notice(to, index) => {

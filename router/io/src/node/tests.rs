@@ -41,6 +41,7 @@ async fn victim() -> (Node, mpsc::Receiver<NodeEvent>) {
         mesh: MeshRecord { mesh: mesh_key.id(), name: "m".into(), cipher: Cipher::Aes256Gcm },
         mesh_key,
         listen: ([127, 0, 0, 1], 0).into(),
+        lanes: 2,
         stored: Stored { roster, ..Stored::default() },
         dial: Vec::new(),
     };

@@ -221,8 +221,10 @@ impl World {
                 host.opens.retain(|_, c| *c != id);
                 host.seals.remove(&id);
             }
-            Action::SetPath(..) => {}
-            Action::Probe(id, _, body, _) => self.seal(n, id, Some(body.to_vec())),
+            Action::SetPath(..) | Action::UseLane(..) => {}
+            Action::Probe(id, _, body, _) | Action::ProbeLane(id, _, body) => {
+                self.seal(n, id, Some(body.to_vec()))
+            }
             Action::Notice(remote, index) => {
                 let to = (0..self.hosts.len()).find(|h| path(*h) == remote.path()).unwrap();
                 self.datagram(n, to, Arrival::Notice { index });
