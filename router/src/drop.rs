@@ -97,16 +97,22 @@ reasons! {
     AddressNotTheirs = "address_not_theirs",
     /// More IPv6 extension headers than are walked: what the frame claims behind them cannot be judged.
     HeadersHidden = "headers_hidden",
-    /// To or from the gateway's MAC, which is every host's own and never enters the mesh.
+    /// To or from the gateway's MAC, or asking for its address: it is every host's own and never enters the mesh.
     GatewayStays = "gateway_stays",
     /// To 01:80:c2:00:00:0x: link-local protocols (STP, LACP, pause) end at the bridge.
     LinkLocal = "link_local",
-    /// For an endpoint of this host: the bridge has delivered it already.
+    /// Announces a router by IPv6: containers get their addresses and routes from the mesh, and from no other container.
+    RouterAdvertisement = "router_advertisement",
+    /// Asks for the address of another host's endpoint: answered here, from the facts, instead of everywhere.
+    AnsweredHere = "answered_here",
+    /// For an endpoint of this host, or asking for its address: the bridge has delivered it already.
     StaysHere = "stays_here",
     /// No other host has the network.
     NobodyElse = "nobody_else",
     /// The source floods more than its limit.
     FloodLimit = "flood_limit",
+    /// Another host sends more broadcasts and frames for nobody known than are taken of one.
+    MemberFloods = "member_floods",
     /// The source MAC moves between hosts too often: frozen where it was (a loop outside, or a forger).
     MovesTooOften = "moves_too_often",
     /// Came from the mesh for something that is not on this host: a frame from the mesh never goes back.

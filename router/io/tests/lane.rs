@@ -412,6 +412,20 @@ fn the_switch_is_asked_on_both_ends() {
 }
 
 #[test]
+fn a_question_for_a_remote_endpoint_is_answered_into_the_tap() {
+    let pair = Pair::new(Cipher::Aegis128L);
+    let mut asks = [&Mac::BROADCAST.0[..], &mac(0).0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac(0).0].concat();
+    asks.extend([ip(0).octets(), [0; 4]].concat());
+    asks.extend([[0; 2].as_slice(), &ip(1).octets()].concat());
+    pair.a.write(VnetHeader::default(), &asks);
+    let (vnet, said) = pair.a.read();
+    assert_eq!((vnet, &said[..6], &said[6..12]), (VnetHeader::default(), &mac(0).0[..], &mac(1).0[..]));
+    assert_eq!((said[21], &said[28..32]), (2, &ip(1).octets()[..]), "a reply of who was asked for");
+    pair.a.drops(&[(DropReason::AnsweredHere, 1)]);
+    assert_eq!(pair.a.sends.sent().datagrams, 0);
+}
+
+#[test]
 fn what_cannot_leave_has_a_name() {
     let pair = Pair::new(Cipher::ChaCha20Poly1305);
     pair.a.sends.set_path(None);

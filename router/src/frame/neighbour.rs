@@ -121,6 +121,11 @@ impl Layout {
         (!ip.is_unspecified()).then_some(Claim { ip: ip.into(), mac })
     }
 
+    /// Whether `frame`, which must be the one that was parsed, makes its sender a router (RFC 4861 4.2).
+    pub fn is_router_advertisement(&self, frame: &[u8]) -> bool {
+        self.icmpv6(frame).is_some_and(|(icmp, _)| icmp.first() == Some(&134))
+    }
+
     /// What any IP packet claims: that its source address is at the frame's source MAC.
     pub fn ip_claim(&self, frame: &[u8]) -> Option<Claim> {
         let ip = self.source_ip(frame)?;

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use weft_api::id::Mac;
+use weft_api::id::{HostId, Mac};
 
+use super::allowance::{Allowances, Rate, is_due};
 use super::table::Owner;
 use crate::drop::DropReason;
 
@@ -17,25 +18,33 @@ pub const LEARNED_LIFE: Duration = Duration::from_secs(300);
 pub const MOVE_LIMIT: u8 = 5;
 /// See [`MOVE_LIMIT`]; also how long a MAC stays frozen after the last attempt to move it.
 pub const MOVE_WINDOW: Duration = Duration::from_secs(10);
-/// Copies of flooded frames that one source may cause in a second; more are dropped (`FloodLimit`).
-pub const FLOOD_COPIES_PER_SECOND: u32 = 20_000;
-/// Copies that it may cause at once after a silence.
-pub const FLOOD_BURST: u32 = 10_000;
-/// Sources whose floods are counted each by itself; further ones share one allowance.
-pub const FLOOD_SOURCES: usize = 1024;
-/// A full table is swept no more often than this, so that a stream of new MACs costs no sweep each.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Copies of flooded frames that one source may cause; more are dropped (`FloodLimit`).
+pub const SOURCE_FLOODS: Rate = Rate { per_second: 20_000, burst: 10_000 };
+/// Flooded frames that are taken of one other host; more are dropped (`MemberFloods`). Room for a source at its limit and
+/// what else floods at the same time.
+pub const MEMBER_FLOODS: Rate = Rate { per_second: 30_000, burst: 15_000 };
 
 /// The memory of one network.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Memory {
     learned: HashMap<Mac, Learned>,
     /// How many of `learned` are of each host.
     counts: HashMap<Owner, usize>,
     learned_swept: Option<Duration>,
-    floods: HashMap<Mac, Allowance>,
-    floods_swept: Option<Duration>,
-    other_floods: Option<Allowance>,
+    frozen: Option<Frozen>,
+    by_source: Allowances<Mac>,
+    by_member: Allowances<HostId>,
+}
+
+/// A MAC that was to move once too often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frozen {
+    /// Which.
+    pub mac: Mac,
+    /// Where it stays.
+    pub stays: Owner,
+    /// Where else it was seen.
+    pub seen: Owner,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +59,14 @@ impl Memory {
     /// Nothing seen.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            learned: HashMap::new(),
+            counts: HashMap::new(),
+            learned_swept: None,
+            frozen: None,
+            by_source: Allowances::new(SOURCE_FLOODS),
+            by_member: Allowances::new(MEMBER_FLOODS),
+        }
     }
 
     /// Where a MAC without a fact was seen last, if it was lately.
@@ -68,7 +84,10 @@ impl Memory {
                 return Ok(());
             }
             if known.is_alive(now) {
-                known.may_move(now)?;
+                if let Err(reason) = known.may_move(now) {
+                    self.frozen = Some(Frozen { mac, stays: known.owner, seen: owner });
+                    return Err(reason);
+                }
                 moves = (known.moves, known.moved);
             }
             // Better unknown, and flooded, than remembered where it no longer is.
@@ -81,22 +100,19 @@ impl Memory {
         Ok(())
     }
 
+    /// The latest MAC that was frozen since this was asked before.
+    pub fn take_frozen(&mut self) -> Option<Frozen> {
+        self.frozen.take()
+    }
+
     /// Takes `copies` out of what `source` may flood.
-    pub fn flood(&mut self, source: Mac, copies: u32, now: Duration) -> Result<(), DropReason> {
-        let allowance = match self.floods.get_mut(&source) {
-            Some(own) => own,
-            None => {
-                if self.floods.len() >= FLOOD_SOURCES && is_due(&mut self.floods_swept, now) {
-                    self.floods.retain(|_, allowance| !allowance.is_full(now));
-                }
-                if self.floods.len() < FLOOD_SOURCES {
-                    self.floods.entry(source).or_insert_with(|| Allowance::full(now))
-                } else {
-                    self.other_floods.get_or_insert_with(|| Allowance::full(now))
-                }
-            }
-        };
-        if allowance.take(copies, now) { Ok(()) } else { Err(DropReason::FloodLimit) }
+    pub(super) fn flood(&mut self, source: Mac, copies: u32, now: Duration) -> Result<(), DropReason> {
+        if self.by_source.take(source, copies, now) { Ok(()) } else { Err(DropReason::FloodLimit) }
+    }
+
+    /// Takes `frames` out of what another host may flood into this one.
+    pub(super) fn flooded_by(&mut self, host: HostId, frames: u32, now: Duration) -> Result<(), DropReason> {
+        if self.by_member.take(host, frames, now) { Ok(()) } else { Err(DropReason::MemberFloods) }
     }
 
     fn forget(&mut self, mac: Mac) {
@@ -121,15 +137,6 @@ impl Memory {
     }
 }
 
-/// Whether a table may be swept at `now`; notes that it is.
-fn is_due(swept: &mut Option<Duration>, now: Duration) -> bool {
-    let due = swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP_EVERY);
-    if due {
-        *swept = Some(now);
-    }
-    due
-}
-
 impl Learned {
     fn is_alive(&self, now: Duration) -> bool {
         now.saturating_sub(self.seen) < LEARNED_LIFE
@@ -148,45 +155,14 @@ impl Learned {
     }
 }
 
-/// A token bucket.
-#[derive(Clone, Copy, Debug)]
-struct Allowance {
-    copies: u32,
-    since: Duration,
-}
-
-impl Allowance {
-    fn full(now: Duration) -> Self {
-        Self { copies: FLOOD_BURST, since: now }
-    }
-
-    fn is_full(&self, now: Duration) -> bool {
-        self.at(now).copies == FLOOD_BURST
-    }
-
-    fn at(&self, now: Duration) -> Self {
-        let earned = now.saturating_sub(self.since).as_micros() * u128::from(FLOOD_COPIES_PER_SECOND);
-        let earned = u32::try_from(earned / 1_000_000).unwrap_or(FLOOD_BURST);
-        if earned == 0 {
-            return *self;
-        }
-        Self { copies: self.copies.saturating_add(earned).min(FLOOD_BURST), since: now }
-    }
-
-    fn take(&mut self, copies: u32, now: Duration) -> bool {
-        *self = self.at(now);
-        let enough = self.copies >= copies;
-        if enough {
-            self.copies -= copies;
-        }
-        enough
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use weft_api::id::HostId;
-
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1000);
@@ -218,6 +194,9 @@ mod tests {
         memory.learn(A, host(0), now).unwrap();
         let moves = (1..100).map(|n| memory.learn(A, host(n % 2), now)).take_while(Result::is_ok).count();
         assert_eq!(moves, usize::from(MOVE_LIMIT));
+        let stays = host(MOVE_LIMIT % 2);
+        assert_eq!(memory.take_frozen(), Some(Frozen { mac: A, stays, seen: host((MOVE_LIMIT + 1) % 2) }));
+        assert_eq!(memory.take_frozen(), None, "told once");
         let frozen = memory.place_of(A, now);
         now += MOVE_WINDOW / 2;
         assert_eq!(memory.learn(A, host(0), now), Err(DropReason::MovesTooOften));
@@ -239,20 +218,5 @@ mod tests {
         let later = now + LEARNED_LIFE;
         memory.learn(mac(1999), host(1), later).unwrap();
         assert_eq!(memory.place_of(mac(1999), later), Some(host(1)), "old ones make room");
-    }
-
-    #[test]
-    fn floods_are_limited_per_source() {
-        let (mut memory, now) = (Memory::new(), NOW);
-        assert_eq!(memory.flood(A, FLOOD_BURST, now), Ok(()));
-        assert_eq!(memory.flood(A, 1, now), Err(DropReason::FloodLimit));
-        assert_eq!(memory.flood(mac(1), 1, now), Ok(()), "another source");
-        let later = now + Duration::from_millis(10);
-        assert_eq!(memory.flood(A, FLOOD_COPIES_PER_SECOND / 100, later), Ok(()));
-        assert_eq!(memory.flood(A, 1, later), Err(DropReason::FloodLimit));
-        for n in 0..5000 {
-            let _ = memory.flood(mac(n), 1, later);
-        }
-        assert!(memory.floods.len() <= FLOOD_SOURCES);
     }
 }

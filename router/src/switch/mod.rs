@@ -3,6 +3,8 @@
 //! Per network a [`Table`] of what facts and decisions say, replaced whole by the control side, and a [`Memory`] of what
 //! the lane has seen itself, bounded. Facts outrank memory (PROTOCOL 7).
 
+mod allowance;
+mod answer;
 mod memory;
 mod table;
 #[cfg(test)]
@@ -16,9 +18,10 @@ use weft_api::id::{HostId, Mac};
 use crate::drop::DropReason;
 use crate::frame::{Claim, ETHERNET_LEN, Layout, destination_mac, source_mac};
 
+pub use allowance::{COUNTED_EACH, Rate};
+pub use answer::answer;
 pub use memory::{
-    FLOOD_BURST, FLOOD_COPIES_PER_SECOND, FLOOD_SOURCES, LEARNED_LIFE, LEARNED_PER_HOST, MOVE_LIMIT,
-    MOVE_WINDOW, Memory,
+    Frozen, LEARNED_LIFE, LEARNED_PER_HOST, MEMBER_FLOODS, MOVE_LIMIT, MOVE_WINDOW, Memory, SOURCE_FLOODS,
 };
 pub use table::{Block, Owner, Table};
 
@@ -33,6 +36,9 @@ pub enum Outbound {
     To(HostId),
     /// A copy to each of [`Table::hosts`].
     Flood,
+    /// It asks for the address of another host's endpoint, the one with this MAC: [`answer`] goes back into the tap, and the
+    /// frame nowhere; it counts as dropped for this reason.
+    Answer(Mac, DropReason),
     /// Nowhere.
     Drop(DropReason),
 }
@@ -98,24 +104,47 @@ pub fn outbound(
         match place {
             Some(Owner::Here) => Err(DropReason::StaysHere),
             Some(Owner::Host(host)) => Ok(Outbound::To(host)),
-            None if table.hosts.is_empty() => Err(DropReason::NobodyElse),
-            None => {
-                let hosts = u32::try_from(table.hosts.len()).unwrap_or(u32::MAX);
-                memory.flood(headers.source, frames.saturating_mul(hosts), now)?;
-                Ok(Outbound::Flood)
-            }
+            None => spread(table, memory, headers, frames, now),
         }
     };
-    decide().unwrap_or_else(Outbound::Drop)
+    match decide() {
+        Ok(verdict) => verdict,
+        Err(reason @ DropReason::AddressNotTheirs) => {
+            answer::to_announcement(table, headers).unwrap_or(Outbound::Drop(reason))
+        }
+        Err(reason) => Outbound::Drop(reason),
+    }
 }
 
-/// Decides over a frame of `table`'s network that came sealed from the host `from`.
+/// Decides over a frame to a group, or to a MAC that nobody here has seen.
+fn spread(
+    table: &Table,
+    memory: &mut Memory,
+    headers: &Headers<'_>,
+    frames: u32,
+    now: Duration,
+) -> Result<Outbound, DropReason> {
+    if headers.destination.is_group()
+        && let Some(verdict) = answer::to_question(table, headers)
+    {
+        return Ok(verdict);
+    }
+    if table.hosts.is_empty() {
+        return Err(DropReason::NobodyElse);
+    }
+    let hosts = u32::try_from(table.hosts.len()).unwrap_or(u32::MAX);
+    memory.flood(headers.source, frames.saturating_mul(hosts), now)?;
+    Ok(Outbound::Flood)
+}
+
+/// Decides over a frame of `table`'s network, or over one that was glued of `frames`, that came sealed from the host `from`.
 #[inline]
 pub fn inbound(
     table: &Table,
     memory: &mut Memory,
     from: HostId,
     headers: &Headers<'_>,
+    frames: u32,
     now: Duration,
 ) -> Inbound {
     let mut decide = || {
@@ -125,7 +154,14 @@ pub fn inbound(
         check_source(table, memory, headers, Owner::Host(from), now)?;
         match table.endpoints.get(&headers.destination) {
             Some(Owner::Host(_)) => Err(DropReason::NotHere),
-            Some(Owner::Here) | None => Ok(Inbound::Deliver),
+            Some(Owner::Here) => Ok(Inbound::Deliver),
+            None => {
+                let to = headers.destination;
+                if to.is_group() || memory.place_of(to, now) != Some(Owner::Here) {
+                    memory.flooded_by(from, frames, now)?;
+                }
+                Ok(Inbound::Deliver)
+            }
         }
     };
     decide().unwrap_or_else(Inbound::Drop)
@@ -163,6 +199,9 @@ fn check_claims(table: &Table, headers: &Headers<'_>, origin: Owner) -> Result<(
     let Headers { source, layout, frame, .. } = headers;
     if layout.hides() {
         return Err(DropReason::HeadersHidden);
+    }
+    if layout.is_router_advertisement(frame) {
+        return Err(DropReason::RouterAdvertisement);
     }
     if let Some(ip) = layout.source_ip(frame).filter(|ip| !ip.is_unspecified()) {
         check_claim(table, ip, *source, origin)?;

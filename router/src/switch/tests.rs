@@ -61,7 +61,7 @@ fn out(frame: &[u8]) -> Outbound {
 }
 
 fn into(from: HostId, frame: &[u8]) -> Inbound {
-    inbound(&table(), &mut Memory::new(), from, &Headers::of(frame).unwrap(), NOW)
+    inbound(&table(), &mut Memory::new(), from, &Headers::of(frame).unwrap(), 1, NOW)
 }
 
 #[test]
@@ -162,13 +162,38 @@ fn what_came_teaches_the_way_back() {
     let back = udp(NESTED, LOCAL, LOCAL_IP);
     let send = |memory: &mut Memory| outbound(&table, memory, &Headers::of(&back).unwrap(), 1, NOW);
     assert_eq!(send(&mut memory), Outbound::Flood);
-    let came = inbound(&table, &mut memory, OTHER, &Headers::of(&there).unwrap(), NOW);
+    let came = inbound(&table, &mut memory, OTHER, &Headers::of(&there).unwrap(), 1, NOW);
     assert_eq!(came, Inbound::Deliver);
     assert_eq!(send(&mut memory), Outbound::To(OTHER));
     let forged = udp(LOCAL, Mac([0x02, 7, 7, 7, 7, 7]), LOCAL_IP);
-    let came = inbound(&table, &mut memory, OTHER, &Headers::of(&forged).unwrap(), NOW);
+    let came = inbound(&table, &mut memory, OTHER, &Headers::of(&forged).unwrap(), 1, NOW);
     assert_eq!(came, Inbound::Drop(DropReason::AddressNotTheirs));
     assert_eq!(memory.place_of(Mac([0x02, 7, 7, 7, 7, 7]), NOW), None, "a dropped frame teaches nothing");
+}
+
+#[test]
+fn a_storm_of_a_member_is_limited() {
+    let (table, mut memory) = (table(), Memory::new());
+    let mut sends = |from, source, to| {
+        let frame = udp(to, source, OUTSIDE_IP);
+        inbound(&table, &mut memory, from, &Headers::of(&frame).unwrap(), 1, NOW)
+    };
+    let storm = (0..=MEMBER_FLOODS.burst).map(|_| sends(OTHER, REMOTE, Mac::BROADCAST));
+    assert_eq!(storm.last(), Some(Inbound::Drop(DropReason::MemberFloods)));
+    assert_eq!(sends(OTHER, REMOTE, NESTED), Inbound::Drop(DropReason::MemberFloods), "for nobody known");
+    assert_eq!(sends(OTHER, REMOTE, LOCAL), Inbound::Deliver, "a frame for an endpoint passes");
+    assert_eq!(sends(THIRD, AT_THIRD, Mac::BROADCAST), Inbound::Deliver, "another member");
+}
+
+#[test]
+fn nobody_is_made_a_router_by_a_container() {
+    let mut frame = [&[0x33, 0x33, 0, 0, 0, 1][..], &LOCAL.0, &[0x86, 0xdd]].concat();
+    frame.extend([0x60, 0, 0, 0, 0, 16, 58, 255]);
+    frame.extend([[0xfe; 16], [0xff; 16]].concat());
+    frame.extend([[134; 1].as_slice(), &[0; 15]].concat());
+    assert_eq!(out(&frame), Outbound::Drop(DropReason::RouterAdvertisement));
+    frame[6..12].copy_from_slice(&REMOTE.0);
+    assert_eq!(into(OTHER, &frame), Inbound::Drop(DropReason::RouterAdvertisement));
 }
 
 #[test]
@@ -189,7 +214,7 @@ proptest! {
         if let Ok(headers) = Headers::of(&frame) {
             let (table, mut memory) = (table(), Memory::new());
             outbound(&table, &mut memory, &headers, 1, NOW);
-            inbound(&table, &mut memory, OTHER, &headers, NOW);
+            inbound(&table, &mut memory, OTHER, &headers, 1, NOW);
         } else {
             prop_assert!(Layout::parse(&frame).is_none());
         }

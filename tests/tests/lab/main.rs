@@ -21,6 +21,7 @@ mod fixture;
 mod forged;
 mod plugin_abuse;
 mod plugin_kill;
+mod questions;
 mod random_commands;
 mod refusals;
 mod resilience;

@@ -63,7 +63,7 @@ impl Deliverer {
         let headers = Headers::of(frame)?;
         let layout = *headers.layout();
         headers.check_len(frame.len(), table)?;
-        let verdict = switch::inbound(table, &mut port.memory, origin.epoch.host(), &headers, around.now);
+        let verdict = switch::inbound(table, &mut port.memory, origin.epoch.host(), &headers, 1, around.now);
         if let Inbound::Drop(reason) = verdict {
             return Err(reason);
         }
@@ -118,7 +118,8 @@ impl Deliverer {
         let judged = port(around.ports, around.tables, run.key().network).and_then(|port| {
             let table = port.table.as_ref().ok_or(DropReason::NetworkUnknown)?;
             let headers = Headers::of(run.headers())?;
-            match switch::inbound(table, &mut port.memory, epoch.host(), &headers, around.now) {
+            let frames = run.segments() as u32;
+            match switch::inbound(table, &mut port.memory, epoch.host(), &headers, frames, around.now) {
                 Inbound::Deliver => Ok(&*port),
                 Inbound::Drop(reason) => Err(reason),
             }

@@ -8,7 +8,7 @@ use weft_router::drop::DropReason;
 use weft_router::offload::plain::settle;
 use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
 use weft_router::session::Path as Way;
-use weft_router::switch::{self, Headers, Memory, Outbound, Table};
+use weft_router::switch::{self, Headers, Outbound, Table};
 
 use super::desk::Desk;
 use super::port::Port;
@@ -59,12 +59,10 @@ impl Outbox {
                 continue;
             };
             let frame = &mut buffer[VnetHeader::LEN..len];
-            let memory = &mut port.memory;
-            Sender { desk, tables, table, memory, trains, superframes, now }.offer(merge, &vnet, frame);
+            Sender { desk, tables, table, port, trains, superframes, now }.offer(merge, &vnet, frame);
         }
         if let Some(table) = &table {
-            let memory = &mut port.memory;
-            Sender { desk, tables, table, memory, trains, superframes, now }.send_merged(merge);
+            Sender { desk, tables, table, port, trains, superframes, now }.send_merged(merge);
         }
         any
     }
@@ -80,7 +78,7 @@ struct Sender<'a> {
     desk: &'a Desk,
     tables: &'a Tables,
     table: &'a Table,
-    memory: &'a mut Memory,
+    port: &'a mut Port,
     trains: &'a mut Trains,
     superframes: &'a mut u16,
     now: Duration,
@@ -128,9 +126,16 @@ impl Sender<'_> {
                 1
             }
         };
-        let verdict = switch::outbound(self.table, self.memory, &headers, frames, self.now);
-        if let Outbound::Drop(reason) = verdict {
-            return Err(reason);
+        let verdict = switch::outbound(self.table, &mut self.port.memory, &headers, frames, self.now);
+        match verdict {
+            Outbound::Drop(reason) => return Err(reason),
+            Outbound::Answer(holder, reason) => {
+                if let Some(answer) = switch::answer(&headers, holder) {
+                    self.port.write_own(&answer)?;
+                }
+                return Err(reason);
+            }
+            Outbound::To(_) | Outbound::Flood => {}
         }
         if vnet.is_superframe() {
             *self.superframes = self.superframes.wrapping_add(1);
@@ -165,7 +170,7 @@ impl Sender<'_> {
         match verdict {
             Outbound::To(host) => copy(host),
             Outbound::Flood => self.table.hosts.iter().copied().for_each(copy),
-            Outbound::Drop(_) => {}
+            Outbound::Answer(..) | Outbound::Drop(_) => {}
         }
     }
 }

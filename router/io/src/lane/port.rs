@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weft_api::id::NetworkId;
 use weft_router::drop::DropReason;
-use weft_router::offload::GlueLimits;
+use weft_router::offload::{GlueLimits, VnetHeader};
 use weft_router::switch::{Memory, Table};
 
 use super::desk::Desk;
@@ -53,6 +53,11 @@ impl Port {
                 None
             }
         }
+    }
+
+    /// Writes a whole frame that this host made itself.
+    pub(super) fn write_own(&self, frame: &[u8]) -> Result<(), DropReason> {
+        self.write(&[IoSlice::new(&VnetHeader::default().to_bytes()), IoSlice::new(frame)])
     }
 
     /// Writes one frame with its virtio-net header.
