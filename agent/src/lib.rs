@@ -8,6 +8,7 @@
 //! | `docker` | the engine: there or away, and its list against the book |
 //! | `naming` | networks that people make and remove with `docker network` |
 //! | `networks` | bridge, tap, Docker network and firewall of each network, as decided |
+//! | `stranded` | containers that Docker gave up on while we were away |
 //! | `attach` | what Docker did not start on a network: namespaces, and this host |
 //! | `blocks` | asks for blocks in advance |
 //! | `facts`, `tables`, `spread` | book -> facts; facts and decisions -> the switch's tables; who tells whom |
@@ -37,6 +38,7 @@ pub mod setup;
 mod socket;
 mod spread;
 pub mod state;
+mod stranded;
 mod tables;
 
 pub use run::{Config, RunError, run};

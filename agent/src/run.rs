@@ -27,7 +27,7 @@ use crate::book::{Book, view_of};
 use crate::deciding::{Controller, Deciding};
 use crate::leave::Leaving;
 use crate::state::{Identity, LedgerError, Lock, StateDir, StateError};
-use crate::{blocks, docker, naming, networks, plugin, socket, spread};
+use crate::{blocks, docker, naming, networks, plugin, socket, spread, stranded};
 
 /// Streams of other members that are served at the same time; a further one is closed.
 const MAX_STREAMS: usize = 64;
@@ -131,6 +131,7 @@ pub async fn run(
         decider.send_replace(Some(deciding.clone()));
         let (present, keeper) =
             networks::keep(Arc::clone(&book), bridges.clone(), node.clone(), docker.clone());
+        let stranded = stranded::keep(Arc::clone(&book), docker.clone(), present.clone());
         tokio::spawn(spread::into_book(Arc::clone(&book), node.clone()));
         tokio::spawn(blocks::keep(Arc::clone(&book), deciding.clone()));
         tokio::spawn(spread::out_of_book(
@@ -158,7 +159,7 @@ pub async fn run(
         let (left, has_left) = mpsc::channel(1);
         tracing::info!(mesh = %identity.mesh.name, host = %identity.host, id = %identity.id(), port = identity.port, "up");
         let api =
-            Api { identity, book, node: node.clone(), attachments, deciding, docker, present, leaving, left, started, removed };
+            Api { identity, book, node: node.clone(), attachments, deciding, docker, present, stranded, leaving, left, started, removed };
         let listener = socket::bind(&config.admin).map_err(at(&config.admin))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let served = axum::serve(listener, api.routes()).with_graceful_shutdown(async {

@@ -44,6 +44,8 @@ pub struct Api {
     pub docker: watch::Receiver<Docker>,
     /// The networks on this host.
     pub present: watch::Receiver<Present>,
+    /// Containers that Docker has given up on, a sentence each.
+    pub stranded: watch::Receiver<Vec<String>>,
     /// Leaves the mesh.
     pub leaving: Leaving,
     /// Tells the process to end, once it has left.

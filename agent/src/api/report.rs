@@ -238,6 +238,7 @@ impl Api {
         for stray in self.book.strays().into_values() {
             problems.push(format!("Docker's network {}: {}", stray.name, stray.why));
         }
+        problems.extend(self.stranded.borrow().iter().cloned());
         problems
     }
 

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod network;
 mod process;
+mod stranded;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use error::{EngineError, EnsureError, RemoveError};
 pub use events::{EVENT_QUEUE, Event};
 pub use network::{Container, DRIVER, DockerNetwork, Ensured, OPTION_MTU, OPTION_NETWORK};
 pub use process::Running;
+pub use stranded::Stranded;
 
 /// The oldest API: Engine 20.10's.
 pub const OLDEST_API: (u32, u32) = (1, 41);

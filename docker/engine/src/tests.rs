@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use weft_api::id::{Mac, NetworkId};
 use weft_api::network::{Network, Origin, Subnet};
 
-use super::{EVENT_QUEUE, Engine, EngineError, EnsureError, Event, RemoveError, socket};
+use super::{EVENT_QUEUE, Engine, EngineError, EnsureError, Event, RemoveError, Stranded, socket};
 
 const VERSION: &str = include_str!("../golden/version.json");
 const NETWORKS: &str = include_str!("../golden/networks.json");
@@ -127,6 +127,55 @@ async fn engines_that_cannot_be_used() {
     assert_eq!(error.to_string(), "Docker refuses to tell its version: no such thing");
 }
 
+#[tokio::test]
+async fn who_is_stranded_and_who_was_stopped() {
+    let inspected = |id: &str| {
+        let (policy, error, started) = match id {
+            "boot" => ("always", "plugin \\\"weft\\\" not found", "2026-11-21T12:42:52.2Z"),
+            "stopped" => ("unless-stopped", "", "2026-11-21T12:42:52.2Z"),
+            "once" => ("no", "plugin \\\"weft\\\" not found", "2026-11-21T12:42:52.2Z"),
+            "never" => ("always", "remote: network app is full on this host", "0001-01-01T00:00:00Z"),
+            _ => (
+                "on-failure",
+                "driver failed programming: port is already allocated",
+                "2026-11-21T12:42:52.2Z",
+            ),
+        };
+        format!(
+            r#"{{"Id":"{id}","Name":"/{id}","State":{{"Status":"exited","Error":"{error}","StartedAt":"{started}"}},
+            "HostConfig":{{"RestartPolicy":{{"Name":"{policy}","MaximumRetryCount":0}}}},
+            "NetworkSettings":{{"Networks":{{"app":{{"NetworkID":"net","EndpointID":""}},"old":{{"NetworkID":""}}}}}}}}"#
+        )
+    };
+    let fake = Fake::start(move |request| match request.split(['?', ' ']).nth(1).unwrap() {
+        "/containers/json" => {
+            let ids =
+                ["boot", "stopped", "once", "never", "port", "gone"].map(|id| format!(r#"{{"Id":"{id}"}}"#));
+            (200, format!("[{}]", ids.join(",")))
+        }
+        "/containers/gone/json" | "/containers/gone/start" => {
+            (404, r#"{"message":"No such container"}"#.into())
+        }
+        "/containers/boot/start" => (304, String::new()),
+        "/containers/port/start" => (500, r#"{"message":"port is already allocated"}"#.into()),
+        path if path.ends_with("/json") => (200, inspected(path.split('/').nth(2).unwrap())),
+        _ => usual(request),
+    });
+    let engine = fake.connect().await.unwrap();
+    let found = engine.stranded(&["net".to_owned()]).await.unwrap();
+    let boot = Stranded {
+        id: "boot".into(),
+        name: "boot".into(),
+        networks: vec!["net".into()],
+        why: "plugin \"weft\" not found".into(),
+    };
+    assert_eq!(found, [boot]);
+    assert_eq!(engine.stranded(&[]).await.unwrap(), []);
+    assert_eq!(engine.start("boot").await, Ok(()));
+    assert_eq!(engine.start("gone").await, Ok(()));
+    assert!(engine.start("port").await.unwrap_err().to_string().contains("port is already"));
+}
+
 #[test]
 fn docker_host() {
     assert_eq!(socket(None).unwrap(), "/run/docker.sock");
@@ -201,6 +250,11 @@ proptest! {
         let _ = super::network::read(serde_json::from_value(network).unwrap());
         let at = serde_json::json!({"NetworkID": id, "IPAddress": text, "MacAddress": text});
         let container = serde_json::json!({"Id": id, "Names": [text], "NetworkSettings": {"Networks": {"x": at}}});
+        let inspected = serde_json::json!({
+            "Id": id, "Name": text, "State": {"Status": "exited", "Error": text, "StartedAt": text},
+            "HostConfig": {"RestartPolicy": {"Name": "always"}}, "NetworkSettings": {"Networks": {"x": at.clone()}},
+        });
+        let _ = super::stranded::read(serde_json::from_value(inspected).unwrap());
         let _ = super::network::container(serde_json::from_value(container).unwrap(), &id.unwrap_or_default());
     }
 }

@@ -23,6 +23,7 @@ mod plugin_abuse;
 mod plugin_kill;
 mod questions;
 mod random_commands;
+mod reboot;
 mod refusals;
 mod resilience;
 mod separation;
