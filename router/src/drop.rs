@@ -51,6 +51,8 @@ reasons! {
     UnknownIndex = "unknown_index",
     /// A bare QUIC packet, a notice or an unknown index while half of the control side's queue waits.
     UnprovenQueueFull = "unproven_queue_full",
+    /// The key of this index was replaced and erased: the envelope is more than 10 s late.
+    KeyExpired = "key_expired",
     /// More of the datagram came than the buffer takes.
     Truncated = "truncated",
 
@@ -185,6 +187,14 @@ reasons! {
     MessageGarbled = "message_garbled",
     /// The peer seals with another suite than the mesh has.
     CipherDiffers = "cipher_differs",
+    /// A rekey message that nobody waits for, or for another epoch than the next.
+    RekeyOutOfTurn = "rekey_out_of_turn",
+    /// The peer asks for fresh keys that it has, or that are under way.
+    RekeyIgnored = "rekey_ignored",
+    /// The peer offers fresh keys while it has 16 that can be opened with.
+    RekeyTooSoon = "rekey_too_soon",
+    /// The peer did not do its part of a rekey; another connection is dialled.
+    RekeyUnanswered = "rekey_unanswered",
     /// A probe whose body is none.
     ProbeGarbled = "probe_garbled",
     /// A notice about an index that is not in use, or while an earlier one is being looked into.

@@ -16,8 +16,8 @@ pub const TAG_LEN: usize = 16;
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// A receiver takes this many sender lanes of a session; envelopes of others are dropped (`LaneOutOfRange`).
 pub const MAX_LANES: usize = 64;
-/// From here on a lane asks for new keys.
-pub const COUNTER_WORN: u64 = 1 << 31;
+/// Each time that a lane has sealed so many it asks for new keys.
+pub const COUNTER_WORN: u64 = 1 << 28;
 /// From here on a lane sends nothing more under its key, and a receiver takes nothing.
 pub const COUNTER_STOP: u64 = 1 << 32;
 

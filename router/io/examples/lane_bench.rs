@@ -59,5 +59,6 @@ fn tables(remote: SocketAddr, side: u8, cipher: Cipher, mtu: u16) -> Tables {
         sends: HashMap::from([(other, Arc::new(send))]),
         receives: HashMap::from([(here, Arc::new(receive))]),
         networks: HashMap::from([(NETWORK, Arc::new(table))]),
+        ..Tables::default()
     }
 }

@@ -276,6 +276,11 @@ impl Node {
         self.0.engine.lane.offloads()
     }
 
+    /// Fresh keys for every session in use, as soon as can be; how many there are.
+    pub fn rekey(&self) -> usize {
+        self.0.engine.rekey_all()
+    }
+
     /// Sessions that hold keys, old ones that are still heard included.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! Epochs are shared: counters, replay windows and byte counts live and die with their key, whatever snapshot names it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,6 +16,9 @@ use weft_router::seal::{OpenKey, SealKey};
 use weft_router::session;
 use weft_router::switch::Table;
 
+/// Indexes of erased keys that are remembered, so that what comes late has a name.
+const MAX_EXPIRED: usize = 256;
+
 /// Everything a lane looks up.
 #[derive(Default, Clone)]
 pub struct Tables {
@@ -25,6 +28,30 @@ pub struct Tables {
     pub receives: HashMap<u32, Arc<ReceiveEpoch>>,
     /// The networks that this host has.
     pub networks: HashMap<NetworkId, Arc<Table>>,
+    /// Keys that are gone.
+    pub expired: Expired,
+}
+
+impl Tables {
+    /// Why there is no key for an index.
+    #[must_use]
+    pub fn why_unknown(&self, index: u32) -> DropReason {
+        if self.expired.0.contains(&index) { DropReason::KeyExpired } else { DropReason::UnknownIndex }
+    }
+}
+
+/// Our indexes whose keys were replaced and erased, the oldest first.
+#[derive(Default, Clone, Debug)]
+pub struct Expired(VecDeque<u32>);
+
+impl Expired {
+    /// One more; the oldest is forgotten.
+    pub fn add(&mut self, index: u32) {
+        if self.0.len() == MAX_EXPIRED {
+            self.0.pop_front();
+        }
+        self.0.push_back(index);
+    }
 }
 
 /// Where a session's envelopes go.
@@ -125,6 +152,12 @@ impl SendEpoch {
             && self.wanted.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
+    /// Goes on where `before`, an earlier key for the same peer, goes: the path, and the lanes that the peer hears.
+    pub(crate) fn follow(&self, before: &Self) {
+        self.set_path(before.path());
+        self.heard.store(before.heard.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// What was sent under this key.
     #[must_use]
     pub fn sent(&self) -> Traffic {
@@ -145,7 +178,7 @@ impl SendEpoch {
         self.sent.add(datagrams, bytes);
     }
 
-    /// The next counter of `lane`, used up by this call whatever happens then. `true` with the one that asks for new keys.
+    /// The next counter of `lane`, used up by this call whatever happens then. `true` with those that ask for new keys.
     pub(crate) fn use_counter(&self, lane: u8) -> Result<(u64, bool), DropReason> {
         let cell = self.counters.get(usize::from(lane)).ok_or(DropReason::LaneOutOfRange)?;
         let counter = cell.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +186,7 @@ impl SendEpoch {
             cell.store(COUNTER_STOP, Ordering::Relaxed);
             return Err(DropReason::CounterSpent);
         }
-        Ok((counter, counter == COUNTER_WORN))
+        Ok((counter, counter > 0 && counter.is_multiple_of(COUNTER_WORN)))
     }
 }
 
@@ -233,9 +266,9 @@ impl ReceiveEpoch {
         f(&mut window.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// `true` once: for the first authentic envelope.
-    pub(crate) fn first_authentic(&self) -> bool {
-        !self.authentic.load(Ordering::Relaxed) && !self.authentic.swap(true, Ordering::Relaxed)
+    /// An authentic envelope has come, and the control side knows.
+    pub(crate) fn set_authentic(&self) {
+        self.authentic.store(true, Ordering::Relaxed);
     }
 }
 
@@ -305,7 +338,9 @@ mod tests {
         assert_eq!(epoch.use_counter(0), Ok((0, false)), "each lane has its own");
         epoch.counters[3].store(COUNTER_WORN, Ordering::Relaxed);
         assert_eq!(epoch.use_counter(3), Ok((COUNTER_WORN, true)));
-        assert_eq!(epoch.use_counter(3), Ok((COUNTER_WORN + 1, false)), "said once");
+        assert_eq!(epoch.use_counter(3), Ok((COUNTER_WORN + 1, false)));
+        epoch.counters[3].store(5 * COUNTER_WORN, Ordering::Relaxed);
+        assert_eq!(epoch.use_counter(3), Ok((5 * COUNTER_WORN, true)), "and again");
         epoch.counters[3].store(COUNTER_STOP - 1, Ordering::Relaxed);
         assert_eq!(epoch.use_counter(3), Ok((COUNTER_STOP - 1, false)));
         for _ in 0..3 {

@@ -111,6 +111,7 @@ impl Side {
             sends: HashMap::from([(self.sends.host(), Arc::clone(&self.sends))]),
             receives: HashMap::from([(self.receives.index(), Arc::clone(&self.receives))]),
             networks: HashMap::from([(NETWORK, Arc::new(table))]),
+            ..Tables::default()
         }));
     }
 

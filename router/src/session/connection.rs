@@ -6,8 +6,9 @@ use weft_api::id::BootId;
 
 use super::dialling::DIAL_TIMEOUT;
 use super::lanes::Lanes;
-use super::peer::{KEYS_LINGER, RENEW_AFTER};
+use super::peer::KEYS_LINGER;
 use super::probe::Echo;
+use super::rekey::Epochs;
 use super::{ConnectionId, Path};
 
 /// The lower id probes so often.
@@ -43,14 +44,14 @@ pub(super) struct Connection {
     pub stage: Stage,
     /// When the stage began.
     pub since: Duration,
-    /// Our index.
-    pub index: Option<u32>,
+    /// Our keys and indexes.
+    pub epochs: Epochs,
     /// The peer's index.
     pub theirs: Option<u32>,
     pub boot: Option<BootId>,
     /// The echo came round: envelopes pass both ways.
     pub confirmed: bool,
-    /// Its keys have been used enough.
+    /// It has not got fresh keys when it should.
     pub worn: bool,
     pub echo: Echo,
     pub lanes: Lanes,
@@ -69,7 +70,7 @@ impl Connection {
             replaces: false,
             stage,
             since: now,
-            index: None,
+            epochs: Epochs::new(ours),
             theirs: None,
             boot: None,
             confirmed: false,
@@ -91,6 +92,11 @@ impl Connection {
         self.stage == Stage::Ready
     }
 
+    /// Whether envelopes are known to pass both ways.
+    pub(super) fn works(&self) -> bool {
+        self.ready() && self.confirmed
+    }
+
     /// When its stage is over for want of news.
     pub(super) fn ends(&self) -> Duration {
         match self.stage {
@@ -100,11 +106,6 @@ impl Connection {
         }
     }
 
-    /// When its keys are too old; the higher id leaves the lower a minute to begin.
-    pub(super) fn ages(&self, lower: bool) -> Duration {
-        self.since + RENEW_AFTER + if lower { Duration::ZERO } else { Duration::from_secs(60) }
-    }
-
     /// When it must be probed next.
     pub(super) fn next_probe(&self, lower: bool) -> Option<Duration> {
         if !self.ready() {
@@ -112,8 +113,9 @@ impl Connection {
         }
         let after = |interval| self.probed.map_or(self.since, |probed| probed + interval);
         let suspect = (self.heard + SUSPECT_AFTER).max(after(SUSPECT_INTERVAL));
-        let regular = after(if self.confirmed { PROBE_INTERVAL } else { CONFIRM_INTERVAL });
-        Some(if lower { regular.min(suspect) } else { suspect })
+        let regular =
+            after(if self.confirmed && !self.epochs.proving() { PROBE_INTERVAL } else { CONFIRM_INTERVAL });
+        Some(if lower || self.epochs.proving() { regular.min(suspect) } else { suspect })
     }
 
     /// A probe to send now.

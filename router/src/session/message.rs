@@ -1,5 +1,5 @@
 //! The messages of a control stream: a length (32, big endian), then postcard. Each end has one stream and begins it with
-//! [`Message::Hello`]; the rest are signed records, which every host checks by itself.
+//! [`Message::Hello`]; the rest are fresh keys and signed records, which every host checks by itself.
 
 use serde::{Deserialize, Serialize};
 use weft_api::decision::Decision;
@@ -7,7 +7,7 @@ use weft_api::fact::FactRecord;
 use weft_api::roster::RosterRecord;
 use weft_api::sign::Signed;
 
-use super::Hello;
+use super::{Hello, Rekey};
 use crate::drop::DropReason;
 use crate::mesh::MAX_FACTS_LEN;
 
@@ -31,6 +31,8 @@ pub enum Message {
     Facts(Vec<Signed<FactRecord>>),
     /// What the controller says.
     Decisions(Vec<Signed<Decision>>),
+    /// About the keys of this connection.
+    Rekey(Rekey),
 }
 
 impl Message {
@@ -54,7 +56,7 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self, DropReason> {
         let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DropReason::MessageGarbled)?;
         let records = match &message {
-            Self::Hello(_) => 0,
+            Self::Hello(_) | Self::Rekey(_) => 0,
             Self::Roster(records) => records.len(),
             Self::Facts(records) => records.len(),
             Self::Decisions(records) => records.len(),
@@ -73,7 +75,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..4) {
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..5) {
             let _ = Message::decode(&bytes);
             let _ = Message::decode(&[&[kind], &bytes[..]].concat());
         }

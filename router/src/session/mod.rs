@@ -4,8 +4,9 @@
 //! | room | decides |
 //! |---|---|
 //! | [`Sessions`] | which peer an event is about |
-//! | `peer` | which of a peer's connections is used, which are closed; restart, collision, renewal |
+//! | `peer` | which of a peer's connections is used, which are closed; restart, collision |
 //! | `connection` | liveness: when to probe, when it is dead |
+//! | `rekey` | fresh keys: when, who begins, when the old ones go |
 //! | `dialling` | which address is dialled when |
 //! | `lanes` | by which of our lanes frames go |
 //! | `path` | what carries datagrams |
@@ -15,30 +16,33 @@
 
 mod connection;
 mod dialling;
+mod indexes;
 mod lanes;
 pub mod message;
 mod notice;
 mod path;
 mod peer;
 pub mod probe;
+mod rekey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use weft_api::id::{BootId, HostId};
 use weft_api::report::LinkState;
 use weft_api::roster::Cipher;
 
 use crate::drop::DropReason;
+use indexes::Indexes;
 use notice::NoticeLimit;
 use peer::{Peer, Scene};
 
 pub use connection::{CONFIRM_INTERVAL, DOWN_AFTER, PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
 pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
 pub use path::{Path, Remote, StreamId};
-pub use peer::{KEYS_LINGER, MAX_CONNECTIONS, RENEW_AFTER};
+pub use peer::{KEYS_LINGER, MAX_CONNECTIONS};
+pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey, Share};
 
 /// A QUIC connection, by a number that is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -82,10 +86,14 @@ pub enum Event<'a> {
     UnknownIndex(Remote, u32),
     /// Somebody says that a peer does not know this index of its own. Unproven.
     Notice(u32),
-    /// The key to seal for this peer's index has sealed 2^31 envelopes of a lane.
+    /// The key to seal for this peer's index has sealed so many envelopes of a lane that it should be replaced.
     Worn(u32),
     /// A lane other than 0 has frames to seal for this peer's index.
     LaneWanted(u32, u8),
+    /// What the peer says about the keys of a connection.
+    Rekey(ConnectionId, Rekey),
+    /// Somebody wants fresh keys of every session.
+    RekeyAll,
 }
 
 /// What must be done. Carried out in order.
@@ -95,18 +103,31 @@ pub enum Action {
     Dial(ConnectionId, HostId, Path),
     /// Close the connection, telling the peer why. Its keys stay until [`Action::EraseKeys`].
     Close(ConnectionId, Why),
-    /// Make the key to open with from the connection's exporter: envelopes may come under this index from now on.
+    /// Make the key to open with from the connection's newest chain, first of all from its exporter: envelopes may come under
+    /// this index from now on.
     InstallReceive(ConnectionId, HostId, u32),
     /// Send this as the first message.
     Greet(ConnectionId, Hello),
-    /// Make the key to seal with: the peer takes envelopes under this index, along this path.
+    /// Make the key to seal with from the connection's newest chain: the peer takes envelopes under this index, along this path.
+    /// The key before it is forgotten.
     InstallSend(ConnectionId, HostId, u32, Path),
     /// Frames for the host go by this connection's key from now on.
     Use(HostId, ConnectionId),
     /// There is no key for the host any more.
     Unuse(HostId),
-    /// Forget both keys of the connection.
+    /// Forget all keys of the connection.
     EraseKeys(ConnectionId),
+    /// Tell the peer that this epoch is wanted.
+    AskRekey(ConnectionId, u32),
+    /// Make a fresh X25519 key and send its public half as the offer of this epoch, with our index in it.
+    OfferKeys(ConnectionId, u32, u32),
+    /// Make the next chain from this one, the peer's X25519 key and the one that was offered, or else a fresh one; forget this chain
+    /// and the private key.
+    NextChain(ConnectionId, [u8; 32]),
+    /// Send the public half of that fresh key as the answer for this epoch, with our index in it.
+    AnswerKeys(ConnectionId, u32, u32),
+    /// Forget the key to open with of this index of ours.
+    EraseReceive(ConnectionId, u32),
     /// The connection's envelopes and QUIC packets go along this path from now on.
     SetPath(ConnectionId, Path),
     /// Send this body, sealed, along this path whatever the connection's is; the flag says that it is an answer.
@@ -179,7 +200,7 @@ pub struct LinkView {
     pub rtt: Option<Duration>,
     /// Share of the last 32 probes that did not come back.
     pub loss: f32,
-    /// When its keys were made.
+    /// When its newest keys were made.
     pub since: Option<Duration>,
 }
 
@@ -190,7 +211,7 @@ pub struct Sessions {
     boot: BootId,
     cipher: Cipher,
     seed: [u8; 32],
-    drawn: u64,
+    indexes: Indexes,
     connections: u64,
     started: bool,
     peers: BTreeMap<HostId, Peer>,
@@ -206,7 +227,7 @@ impl Sessions {
             boot,
             cipher,
             seed,
-            drawn: 0,
+            indexes: Indexes::new(seed),
             connections: 0,
             started: false,
             peers: BTreeMap::new(),
@@ -239,12 +260,18 @@ impl Sessions {
                 self.with_owner(now, actions, id, |peer, scene| peer.lost(scene, id, why));
             }
             Event::Probe(index, path, body) => {
-                let owner = self.owner(|c| c.index == Some(index));
-                self.with(now, actions, owner, |peer, scene| peer.probed(scene, index, path, body));
+                let owner = self.owner(|c| c.epochs.opens(index));
+                self.with(now, actions, owner, |peer, scene| {
+                    peer.proven(scene, index);
+                    peer.probed(scene, index, path, body);
+                });
             }
             Event::FirstAuthentic(index) => {
-                let owner = self.owner(|c| c.index == Some(index));
-                self.with(now, actions, owner, |peer, scene| peer.heard(scene, index));
+                let owner = self.owner(|c| c.epochs.opens(index));
+                self.with(now, actions, owner, |peer, scene| {
+                    peer.heard(scene, index);
+                    peer.proven(scene, index);
+                });
             }
             Event::UnknownIndex(remote, index) => {
                 let allowed = self.notices.allows(now, remote);
@@ -265,12 +292,16 @@ impl Sessions {
             }
             Event::Worn(index) => {
                 let owner = self.owner(|c| c.theirs == Some(index));
-                self.with(now, actions, owner, |peer, scene| peer.worn(scene, index));
+                self.with(now, actions, owner, |peer, _| peer.worn(index));
             }
             Event::LaneWanted(index, lane) => {
                 let owner = self.owner(|c| c.theirs == Some(index));
                 self.with(now, actions, owner, |peer, scene| peer.lane_wanted(scene, index, lane));
             }
+            Event::Rekey(id, said) => {
+                self.with_owner(now, actions, id, |peer, scene| peer.rekey(scene, id, said));
+            }
+            Event::RekeyAll => self.peers.values_mut().for_each(Peer::want_fresh_keys),
         }
         self.tick(now, actions);
     }
@@ -350,7 +381,7 @@ impl Sessions {
             actions.extend([Action::Close(id, why), Action::Count(reason)]);
             return;
         }
-        let index = self.draw_index();
+        let index = self.indexes.draw();
         self.with_peer(now, actions, host, |peer, scene| peer.greet(scene, id, path, dialled, index));
     }
 
@@ -397,23 +428,12 @@ impl Sessions {
             cipher: self.cipher,
             jitter: dialling::Jitter { seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]), host },
             connections: &mut self.connections,
+            indexes: &mut self.indexes,
             actions,
         };
         act(peer, &mut scene);
     }
 
-    /// Random, not in use, not zero.
-    fn draw_index(&mut self) -> u32 {
-        loop {
-            self.drawn += 1;
-            let hash = digest(&SHA256, &[&self.seed[..], &self.drawn.to_be_bytes()].concat());
-            let hash = hash.as_ref();
-            let index = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-            if index != 0 && self.owner(|c| c.index == Some(index)).is_none() {
-                return index;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One peer: its connections and which of them is used. Restart, two that dial each other, renewal of keys, suspicion.
+//! One peer: its connections and which of them is used. Restart, two that dial each other, suspicion.
 
 use std::time::Duration;
 
@@ -10,15 +10,14 @@ use super::connection::{Connection, Stage};
 use super::dialling::{Dialling, Jitter};
 use super::lanes::{LaneProbe, Lanes, Step};
 use super::probe::Heard;
+use super::indexes::Indexes;
 use super::{Action, ConnectionId, Hello, LinkView, Path, Why};
 use crate::drop::DropReason;
 
 /// Connections with one peer that are kept, lingering ones aside; beyond that the least useful is closed.
 pub const MAX_CONNECTIONS: usize = 8;
-/// Keys of a connection that was superseded open what is still under way for so long.
+/// Keys that were replaced, and those of a connection that was, open what is still under way for so long.
 pub const KEYS_LINGER: Duration = Duration::from_secs(10);
-/// Keys older than this are replaced.
-pub const RENEW_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// A notice was received and the probe is not answered: after this a second connection is dialled.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(1);
@@ -40,11 +39,12 @@ pub(super) struct Scene<'a> {
     pub cipher: Cipher,
     pub jitter: Jitter,
     pub connections: &'a mut u64,
+    pub indexes: &'a mut Indexes,
     pub actions: &'a mut Vec<Action>,
 }
 
 impl Scene<'_> {
-    fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, action: Action) {
         self.actions.push(action);
     }
 
@@ -119,7 +119,7 @@ impl Peer {
     ) {
         self.make_room(scene);
         let mut connection = Connection::new(id, path, dialled.is_some(), Stage::Greeting, scene.now);
-        connection.index = Some(index);
+        connection.epochs.open(scene.now, index);
         connection.replaces = dialled.unwrap_or(false);
         let hello = Hello { boot: scene.boot, index, cipher: scene.cipher, replaces: connection.replaces };
         self.connections.push(connection);
@@ -253,13 +253,6 @@ impl Peer {
         }
     }
 
-    pub(super) fn worn(&mut self, scene: &mut Scene<'_>, index: u32) {
-        if let Some(connection) = self.connections.iter_mut().find(|c| c.theirs == Some(index)) {
-            connection.worn = true;
-            self.renew_if_used(scene, index);
-        }
-    }
-
     pub(super) fn end_all(&mut self, scene: &mut Scene<'_>, why: Why) {
         while let Some(connection) = self.connections.first() {
             let id = connection.id;
@@ -273,7 +266,7 @@ impl Peer {
         self.lower = scene.lower;
         self.end_overdue(scene);
         self.suspect(scene);
-        self.renew_old(scene);
+        self.rekey_due(scene);
         for connection in &mut self.connections {
             if connection.next_probe(scene.lower).is_some_and(|at| at <= scene.now) {
                 let body = connection.probe(scene.now);
@@ -292,9 +285,8 @@ impl Peer {
 
     pub(super) fn next_wake(&self) -> Option<Duration> {
         let connections = self.connections.iter().flat_map(|c| {
-            let ages = (Some(c.id) == self.used && !c.worn).then(|| c.ages(self.lower));
             let lanes = if c.ready() { c.lanes.next() } else { None };
-            [Some(c.ends()), c.next_probe(self.lower), ages, lanes]
+            [Some(c.ends()), c.next_probe(self.lower), c.epochs.next_wake(c.works()), lanes]
         });
         let dial = if self.wants_dial() { self.dialling.next() } else { None };
         let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial];
@@ -316,12 +308,12 @@ impl Peer {
             path: used.or(self.connections.first()).map(|c| c.path),
             rtt: used.and_then(|c| c.echo.rtt()),
             loss: used.map_or(0.0, |c| c.echo.loss()),
-            since: used.map(|c| c.since),
+            since: used.map(|c| c.epochs.since()),
         }
     }
 
-    fn by_index(&mut self, index: u32) -> Option<&mut Connection> {
-        self.connections.iter_mut().find(|c| c.index == Some(index))
+    pub(super) fn by_index(&mut self, index: u32) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|c| c.epochs.opens(index))
     }
 
     /// The connection to use: one that works, not worn, meant to take another's place, dialled by the lower id, the newest.
@@ -334,7 +326,7 @@ impl Peer {
             .map(|c| c.id)
     }
 
-    fn choose(&mut self, scene: &mut Scene<'_>) {
+    pub(super) fn choose(&mut self, scene: &mut Scene<'_>) {
         self.lower = scene.lower;
         let best = self.best();
         if best != self.used {
@@ -419,23 +411,10 @@ impl Peer {
         }
     }
 
-    fn renew_old(&mut self, scene: &mut Scene<'_>) {
-        let lower = scene.lower;
-        let old = self
-            .connections
-            .iter_mut()
-            .find(|c| Some(c.id) == self.used && !c.worn && c.ages(lower) <= scene.now);
-        if let Some(index) = old.and_then(|c| {
-            c.worn = true;
-            c.theirs
-        }) {
-            self.renew_if_used(scene, index);
-        }
-    }
-
-    fn renew_if_used(&mut self, scene: &mut Scene<'_>, theirs: u32) {
-        let used = self.connections.iter().find(|c| Some(c.id) == self.used);
-        if !self.renew && used.is_some_and(|c| c.theirs == Some(theirs)) {
+    /// Another connection must take this one's place.
+    pub(super) fn renew(&mut self, scene: &mut Scene<'_>, id: ConnectionId) {
+        self.connections.iter_mut().filter(|c| c.id == id).for_each(|c| c.worn = true);
+        if !self.renew && self.used == Some(id) {
             self.renew = true;
             self.dialling.restart(scene.now);
         }
@@ -463,7 +442,7 @@ impl Peer {
     }
 
     /// Closes a connection and forgets it and its keys at once. The caller chooses anew.
-    fn end(&mut self, scene: &mut Scene<'_>, id: ConnectionId, why: Why) {
+    pub(super) fn end(&mut self, scene: &mut Scene<'_>, id: ConnectionId, why: Why) {
         let lingers = self.connections.iter().any(|c| c.id == id && c.stage == Stage::Lingering);
         if !lingers {
             scene.act(Action::Close(id, why));
@@ -472,7 +451,7 @@ impl Peer {
     }
 
     fn erase(&mut self, scene: &mut Scene<'_>, id: ConnectionId) {
-        let had_keys = self.connections.iter().any(|c| c.id == id && c.index.is_some());
+        let had_keys = self.connections.iter().any(|c| c.id == id && c.epochs.any());
         self.connections.retain(|c| c.id != id);
         if had_keys {
             scene.act(Action::EraseKeys(id));

@@ -50,11 +50,13 @@ impl Desk {
         epoch.add(reason, n);
     }
 
-    /// An event that an authentic envelope, or this host itself, caused.
-    pub(super) fn tell(&self, event: LaneEvent) {
-        if self.events.try_send(event).is_err() {
+    /// An event that an authentic envelope, or this host itself, caused. Whether there was room for it.
+    pub(super) fn tell(&self, event: LaneEvent) -> bool {
+        let told = self.events.try_send(event).is_ok();
+        if !told {
             self.drop(DropReason::ControlQueueFull);
         }
+        told
     }
 
     /// An event that anybody can cause: takes no more than half of the queue, so that junk does not keep the others out.

@@ -79,7 +79,7 @@ pub enum LaneEvent {
         /// An answer to one of ours.
         answer: bool,
     },
-    /// The first authentic envelope of an epoch.
+    /// The first authentic envelope of an epoch; if several lanes receive it, once by each.
     FirstAuthentic {
         /// Our session index.
         index: u32,
@@ -112,7 +112,7 @@ pub enum LaneEvent {
         /// The index, as we sent it.
         index: u32,
     },
-    /// This epoch has sent 2^31 envelopes on a lane: it needs new keys.
+    /// This epoch has sent another 2^28 envelopes on a lane: it needs new keys.
     Worn {
         /// The peer.
         host: HostId,

@@ -124,13 +124,13 @@ impl Inbox {
         from: SocketAddr,
     ) -> Result<(), DropReason> {
         let (desk, len) = (around.desk, range.len());
-        let Some(epoch) = self.take_epoch(around.tables, header.index) else {
+        let Some(epoch) = self.take_epoch(around, header.index) else {
             desk.tell_unproven(|| LaneEvent::UnknownIndex {
                 from: Remote::Udp(from),
                 index: header.index,
                 len,
             });
-            return Err(DropReason::UnknownIndex);
+            return Err(around.tables.why_unknown(header.index));
         };
         let datagram = &mut self.ring.slot()[range.clone()];
         let opened = epoch.with_window(header.lane, |window| {
@@ -142,8 +142,11 @@ impl Inbox {
         match opened {
             Ok(moved) => {
                 self.uncounted = (self.uncounted.0 + 1, self.uncounted.1 + len as u64);
-                if origin.epoch.first_authentic() {
-                    desk.tell(LaneEvent::FirstAuthentic { index: header.index, from: Remote::Udp(from) });
+                if !origin.epoch.is_authentic() {
+                    let (index, from) = (header.index, Remote::Udp(from));
+                    if desk.tell(LaneEvent::FirstAuthentic { index, from }) {
+                        origin.epoch.set_authentic();
+                    }
                 } else if moved && header.lane == 0 {
                     desk.tell(LaneEvent::Moved { index: header.index, from, len });
                 }
@@ -209,13 +212,17 @@ impl Inbox {
 
     /// The epoch of `index`, moved out of `latest` if it is that one; the caller puts it there again.
     #[inline]
-    fn take_epoch(&mut self, tables: &Tables, index: u32) -> Option<Arc<ReceiveEpoch>> {
+    fn take_epoch(&mut self, around: &Surroundings<'_>, index: u32) -> Option<Arc<ReceiveEpoch>> {
         if self.latest.as_ref().is_some_and(|e| e.index() == index) {
             return self.latest.take();
         }
-        let epoch = tables.receives.get(&index)?;
+        let epoch = match around.tables.receives.get(&index) {
+            Some(epoch) => Arc::clone(epoch),
+            // The batch began before the key was made, and the peer is quick.
+            None => Arc::clone(around.desk.shared.tables.load().receives.get(&index)?),
+        };
         self.count_received();
-        Some(Arc::clone(epoch))
+        Some(epoch)
     }
 
     fn count_received(&mut self) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{ConnectionError, RecvStream, SendStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use weft_api::id::HostId;
 use weft_router::drop::DropReason;
@@ -26,6 +26,9 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Messages that a peer may send at once, and then each second; faster ones wait on its stream.
 const BURST: u32 = 4096;
 const PER_SECOND: u32 = 100;
+
+/// Messages of the session layer that wait for the control stream; it never has more to say at a time.
+pub(super) const TELL_QUEUE: usize = 8;
 
 /// One connection with a peer that is proven.
 #[derive(Clone)]
@@ -111,8 +114,8 @@ async fn finish(connection: quinn::Connection, held: Held) {
 }
 
 /// Sends the greeting and starts the connection's tasks; they end with it.
-pub(super) fn start(speaker: Speaker, hello: Hello) {
-    tokio::spawn(write(speaker.clone(), hello));
+pub(super) fn start(speaker: Speaker, hello: Hello, told: mpsc::Receiver<Message>) {
+    tokio::spawn(write(speaker.clone(), hello, told));
     tokio::spawn(read(speaker.clone()));
     tokio::spawn(async move {
         serve_streams(&speaker).await;
@@ -124,8 +127,8 @@ pub(super) fn start(speaker: Speaker, hello: Hello) {
     });
 }
 
-/// Our control stream: the greeting, then whatever the peer needs.
-async fn write(speaker: Speaker, hello: Hello) {
+/// Our control stream: the greeting, then whatever the session layer says and the peer needs.
+async fn write(speaker: Speaker, hello: Hello, mut told: mpsc::Receiver<Message>) {
     let Ok(mut stream) = speaker.connection.open_uni().await else { return };
     if stream.write_all(&[STREAM_CONTROL]).await.is_err()
         || stream.write_all(&Message::Hello(hello).encode()).await.is_err()
@@ -133,9 +136,17 @@ async fn write(speaker: Speaker, hello: Hello) {
         return;
     }
     loop {
-        let messages = speaker.engine.store.next_messages(speaker.host, speaker.id);
+        let mut messages = Vec::new();
+        while let Ok(message) = told.try_recv() {
+            messages.push(message);
+        }
+        messages.extend(speaker.engine.store.next_messages(speaker.host, speaker.id));
         if messages.is_empty() {
             tokio::select! {
+                message = told.recv() => match message {
+                    Some(message) => messages.push(message),
+                    None => return,
+                },
                 () = speaker.writer.notified() => {}
                 _ = speaker.connection.closed() => return,
             }
@@ -184,7 +195,9 @@ async fn read_records(speaker: &Speaker, stream: &mut RecvStream) -> Result<(), 
         if full_at > now + step * BURST {
             sleep_until(now + step).await;
         }
-        if speaker.engine.heard.send((speaker.host, message)).await.is_err() {
+        if let Message::Rekey(said) = message {
+            speaker.engine.rekey(speaker.id, said);
+        } else if speaker.engine.heard.send((speaker.host, message)).await.is_err() {
             return Ok(());
         }
     }

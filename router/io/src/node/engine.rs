@@ -10,7 +10,7 @@ use weft_api::id::{BootId, HostId, HostKey, MeshKey};
 use weft_api::roster::MeshRecord;
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::session::message::Message;
-use weft_router::session::{Action, ConnectionId, Event, Hello, Path, Sessions, Why};
+use weft_router::session::{Action, ConnectionId, Event, Hello, Path, Rekey, Sessions, Why};
 use weft_router::switch::Table;
 
 use super::keys::Live;
@@ -205,6 +205,18 @@ impl Engine {
         self.event(&mut self.lock(), Event::Hello(id, hello));
     }
 
+    /// What the peer says about the keys of a connection.
+    pub(super) fn rekey(&self, id: ConnectionId, said: Rekey) {
+        self.event(&mut self.lock(), Event::Rekey(id, said));
+    }
+
+    /// Fresh keys for every session that is in use; how many there are.
+    pub(super) fn rekey_all(&self) -> usize {
+        let mut state = self.lock();
+        self.event(&mut state, Event::RekeyAll);
+        state.sessions.links().filter(|l| l.connection.is_some()).count()
+    }
+
     /// A connection ended.
     pub(super) fn lost(&self, id: ConnectionId, why: Option<Why>) {
         let mut state = self.lock();
@@ -292,7 +304,8 @@ impl Engine {
     ) {
         let held = Arc::new(held);
         keep_for_a_while(connection.clone(), Arc::clone(&held));
-        let live = Live { connection, held, host, ours, closed: false, keys: None, writer: Arc::default() };
+        let writer = Arc::default();
+        let live = Live { connection, held, host, ours, closed: false, keys: None, writer, tell: None };
         state.live.insert(id, live);
     }
 
@@ -315,15 +328,23 @@ impl Engine {
         match action {
             Action::Dial(id, host, path) => self.dial(state, id, host, path),
             Action::Close(id, why) => self.close(state, id, why),
-            Action::InstallReceive(id, _, index) => return self.install_receive(state, id, index),
+            Action::InstallReceive(id, _, index) => self.install_receive(state, id, index),
             Action::Greet(id, hello) => self.greet(state, id, hello),
-            Action::InstallSend(id, _, index, path) => self.install_send(state, id, index, path),
+            Action::InstallSend(id, _, index, path) => return self.install_send(state, id, index, path),
             Action::Use(host, id) => return self.use_connection(state, host, id),
             Action::Unuse(host) => {
                 self.store.disconnected(host);
                 return state.tables.sends.remove(&host).is_some();
             }
             Action::EraseKeys(id) => return self.erase(state, id),
+            Action::AskRekey(id, epoch) => self.tell(state, id, Rekey::Ask(epoch)),
+            Action::OfferKeys(id, epoch, index) => self.offer_keys(state, id, epoch, index),
+            Action::NextChain(id, theirs) => self.next_chain(state, id, &theirs),
+            Action::AnswerKeys(id, epoch, index) => self.answer_keys(state, id, epoch, index),
+            Action::EraseReceive(id, index) => {
+                self.erase_receive(state, id, index);
+                return true;
+            }
             Action::SetPath(id, path) => self.set_path(state, id, path),
             Action::Probe(id, path, body, answer) => {
                 if let Some(send) = state.send_epoch(id) {
@@ -383,7 +404,9 @@ impl Engine {
     }
 
     fn greet(&self, state: &mut State, id: ConnectionId, hello: Hello) {
-        let (Some(live), Some(engine)) = (state.live.get(&id), self.itself.upgrade()) else { return };
+        let (Some(live), Some(engine)) = (state.live.get_mut(&id), self.itself.upgrade()) else { return };
+        let (tell, told) = mpsc::channel(connection::TELL_QUEUE);
+        live.tell = Some(tell);
         let speaker = connection::Speaker {
             engine,
             id,
@@ -391,7 +414,7 @@ impl Engine {
             connection: live.connection.clone(),
             writer: Arc::clone(&live.writer),
         };
-        connection::start(speaker, hello);
+        connection::start(speaker, hello, told);
     }
 
     pub(super) fn publish(&self, state: &State) {

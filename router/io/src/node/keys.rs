@@ -1,13 +1,18 @@
-//! The keys of connections: made from the exporter, handed to the lane, forgotten.
+//! The keys of connections: made from the exporter and from fresh X25519 keys, handed to the lane, forgotten.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand::SystemRandom;
+use tokio::sync::{Notify, mpsc};
 use weft_api::id::HostId;
+use weft_router::drop::DropReason;
 use weft_router::seal::{Chain, Direction};
-use weft_router::session::{ConnectionId, Path, Why};
+use weft_router::session::message::Message;
+use weft_router::session::{ConnectionId, Path, Rekey, Share, Why};
 use zeroize::Zeroizing;
 
 use super::engine::{Engine, State, close};
@@ -32,42 +37,144 @@ pub(super) struct Live {
     pub closed: bool,
     pub keys: Option<Keys>,
     pub writer: Arc<Notify>,
+    /// What is said of its keys, on the control stream.
+    pub tell: Option<mpsc::Sender<Message>>,
 }
 
-/// The keys of a connection. The chain stays: rekeying begins from it.
+/// The keys of a connection. The chain stays: the next one is made from it.
 pub(super) struct Keys {
-    pub chain: Chain,
-    pub receive: Arc<ReceiveEpoch>,
+    chain: Chain,
+    /// What envelopes may come under, the newest last.
+    pub receives: Vec<Arc<ReceiveEpoch>>,
     pub send: Option<Arc<SendEpoch>>,
+    /// Of our offer, until it is answered.
+    private: Option<EphemeralPrivateKey>,
+    /// The public half of our latest.
+    public: [u8; 32],
+}
+
+impl Keys {
+    fn new(chain: Chain) -> Self {
+        Self { chain, receives: Vec::new(), send: None, private: None, public: [0; 32] }
+    }
+
+    /// A fresh X25519 key.
+    fn refresh(&mut self) -> Result<EphemeralPrivateKey, Unspecified> {
+        let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new())?;
+        self.public.copy_from_slice(private.compute_public_key()?.as_ref());
+        Ok(private)
+    }
+
+    /// The next chain; the one before, and the private key, are gone.
+    fn advance(&mut self, theirs: &[u8; 32]) -> Result<(), Unspecified> {
+        let private = match self.private.take() {
+            Some(private) => private,
+            None => self.refresh()?,
+        };
+        let theirs = UnparsedPublicKey::new(&X25519, theirs);
+        self.chain = agree_ephemeral(private, theirs, Unspecified, |secret| {
+            Ok(self.chain.next(secret.try_into().map_err(|_| Unspecified)?))
+        })?;
+        Ok(())
+    }
+
+    fn opens(&self, index: u32) -> bool {
+        self.receives.iter().any(|r| r.index() == index)
+    }
 }
 
 impl Engine {
-    pub(super) fn install_receive(&self, state: &mut State, id: ConnectionId, index: u32) -> bool {
-        let Some(live) = state.live.get_mut(&id) else { return false };
-        let (dialler, listener) = if live.ours { (self.me, live.host) } else { (live.host, self.me) };
-        let context = [&self.mesh.mesh.0[..], &dialler.0, &listener.0].concat();
-        let mut secret = Zeroizing::new([0; 32]);
-        if live.connection.export_keying_material(&mut *secret, EXPORTER_LABEL, &context).is_err() {
-            close(&live.connection, Why::Garbled);
-            return false;
-        }
-        let chain = Chain::first(&secret);
-        let key = chain.open_key(self.mesh.cipher, direction(!live.ours));
+    pub(super) fn install_receive(&self, state: &mut State, id: ConnectionId, index: u32) {
+        let Some(live) = state.live.get_mut(&id).filter(|l| !l.closed) else { return };
+        let keys = match &mut live.keys {
+            Some(keys) => keys,
+            none => {
+                let (dialler, listener) = if live.ours { (self.me, live.host) } else { (live.host, self.me) };
+                let context = [&self.mesh.mesh.0[..], &dialler.0, &listener.0].concat();
+                let mut secret = Zeroizing::new([0; 32]);
+                if live.connection.export_keying_material(&mut *secret, EXPORTER_LABEL, &context).is_err() {
+                    return close(&live.connection, Why::Garbled);
+                }
+                none.insert(Keys::new(Chain::first(&secret)))
+            }
+        };
+        let key = keys.chain.open_key(self.mesh.cipher, direction(!live.ours));
         let receive = Arc::new(ReceiveEpoch::new(live.host, index, key));
         live.held.add_index(index);
-        live.keys = Some(Keys { chain, receive: Arc::clone(&receive), send: None });
+        keys.receives.push(Arc::clone(&receive));
         state.tables.receives.insert(index, receive);
+        // At once: what is said to the peer next may make it seal for this index.
         self.publish(state);
-        false
     }
 
-    pub(super) fn install_send(&self, state: &mut State, id: ConnectionId, index: u32, path: Path) {
+    /// Whether the lane's tables have changed.
+    pub(super) fn install_send(&self, state: &mut State, id: ConnectionId, index: u32, path: Path) -> bool {
+        let Some(live) = state.live.get_mut(&id).filter(|l| !l.closed) else { return false };
+        let Some(keys) = &mut live.keys else { return false };
+        let key = keys.chain.seal_key(self.mesh.cipher, direction(live.ours));
+        let send = match &keys.send {
+            None => SendEpoch::new(live.host, index, key, passable(path)),
+            Some(before) => {
+                let send = SendEpoch::new(live.host, index, key, None);
+                send.follow(before);
+                send
+            }
+        };
+        let send = Arc::new(send);
+        let before = keys.send.replace(Arc::clone(&send));
+        if keys.receives.iter().any(|r| r.is_authentic()) {
+            live.held.seal(Arc::clone(&send));
+        }
+        let Some(before) = before else { return false };
+        state.past.entry(live.host).or_default().add_sent(&before);
+        let used = state.tables.sends.get_mut(&live.host).filter(|used| Arc::ptr_eq(used, &before));
+        used.map(|used| *used = send).is_some()
+    }
+
+    pub(super) fn offer_keys(&self, state: &mut State, id: ConnectionId, epoch: u32, index: u32) {
+        let Some(Live { keys: Some(keys), connection, .. }) = state.live.get_mut(&id) else { return };
+        match keys.refresh() {
+            Ok(private) => keys.private = Some(private),
+            Err(Unspecified) => return close(connection, Why::Garbled),
+        }
+        let share = Share { epoch, index, public: keys.public };
+        self.tell(state, id, Rekey::Offer(share));
+    }
+
+    pub(super) fn next_chain(&self, state: &mut State, id: ConnectionId, theirs: &[u8; 32]) {
         let Some(live) = state.live.get_mut(&id) else { return };
         let Some(keys) = &mut live.keys else { return };
-        let key = keys.chain.seal_key(self.mesh.cipher, direction(live.ours));
-        keys.send = Some(Arc::new(SendEpoch::new(live.host, index, key, passable(path))));
-        let receive = keys.receive.index();
-        self.envelope_if_ready(state, receive);
+        if keys.advance(theirs).is_err() {
+            // A point of small order, which no honest host has (RFC 7748 6.1). Nothing further is made of the old chain.
+            self.drops.count(DropReason::RekeyOutOfTurn);
+            live.closed = true;
+            close(&live.connection, Why::Garbled);
+        }
+    }
+
+    pub(super) fn answer_keys(&self, state: &State, id: ConnectionId, epoch: u32, index: u32) {
+        if let Some(Live { keys: Some(keys), closed: false, .. }) = state.live.get(&id) {
+            let share = Share { epoch, index, public: keys.public };
+            self.tell(state, id, Rekey::Answer(share));
+        }
+    }
+
+    /// Says this on the control stream. The session layer has so little to say at a time that there is always room.
+    pub(super) fn tell(&self, state: &State, id: ConnectionId, what: Rekey) {
+        if let Some(Live { tell: Some(tell), .. }) = state.live.get(&id)
+            && tell.try_send(Message::Rekey(what)).is_err()
+        {
+            tracing::debug!(?id, ?what, "a closing connection is not told");
+        }
+    }
+
+    pub(super) fn erase_receive(&self, state: &mut State, id: ConnectionId, index: u32) {
+        let Some(Live { keys: Some(keys), held, host, .. }) = state.live.get_mut(&id) else { return };
+        let Some(at) = keys.receives.iter().position(|r| r.index() == index) else { return };
+        state.past.entry(*host).or_default().add_received(&keys.receives.remove(at));
+        held.remove_index(index);
+        state.tables.receives.remove(&index);
+        state.tables.expired.add(index);
     }
 
     /// The connection goes along another path from now on.
@@ -79,12 +186,11 @@ impl Engine {
         }
     }
 
-    /// QUIC goes into envelopes as soon as the peer has shown that it seals, and we can.
+    /// An authentic envelope came under this index: QUIC goes into envelopes as soon as the peer has shown that it seals, and we can.
     pub(super) fn envelope_if_ready(&self, state: &State, index: u32) {
-        let mine = |l: &&Live| l.keys.as_ref().is_some_and(|k| k.receive.index() == index);
+        let mine = |l: &&Live| l.keys.as_ref().is_some_and(|k| k.opens(index));
         if let Some(live) = state.live.values().find(mine)
-            && let Some(Keys { receive, send: Some(send), .. }) = &live.keys
-            && receive.is_authentic()
+            && let Some(Keys { send: Some(send), .. }) = &live.keys
         {
             live.held.seal(Arc::clone(send));
         }
@@ -102,7 +208,7 @@ impl Engine {
         let Some(live) = state.live.remove(&id) else { return false };
         let Some(keys) = live.keys else { return false };
         state.past.entry(live.host).or_default().add_keys(&keys);
-        state.tables.receives.remove(&keys.receive.index());
+        keys.receives.iter().for_each(|r| drop(state.tables.receives.remove(&r.index())));
         let used = state.tables.sends.get(&live.host);
         if used.is_some_and(|used| keys.send.as_ref().is_some_and(|s| Arc::ptr_eq(s, used))) {
             state.tables.sends.remove(&live.host);

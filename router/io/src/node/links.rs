@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use weft_api::report::Link;
+use weft_router::drop::DropCounters;
 use weft_router::session::{LinkView, Path};
 
 use super::engine::Engine;
 use super::keys::Keys;
-use crate::tables::Traffic;
+use crate::tables::{ReceiveEpoch, SendEpoch};
 
 /// What epochs that are over have counted.
 #[derive(Default)]
@@ -62,11 +63,22 @@ impl Past {
     }
 
     pub(super) fn add_keys(&mut self, keys: &Keys) {
-        let bytes = |t: Traffic| t.bytes;
-        self.sent += keys.send.as_ref().map_or(0, |s| bytes(s.sent()));
-        self.received += bytes(keys.receive.received());
-        let sent = keys.send.iter().flat_map(|s| s.drops().by_label());
-        for (label, n) in sent.chain(keys.receive.drops().by_label()) {
+        keys.send.iter().for_each(|send| self.add_sent(send));
+        keys.receives.iter().for_each(|receive| self.add_received(receive));
+    }
+
+    pub(super) fn add_sent(&mut self, epoch: &SendEpoch) {
+        self.sent += epoch.sent().bytes;
+        self.add_drops(epoch.drops());
+    }
+
+    pub(super) fn add_received(&mut self, epoch: &ReceiveEpoch) {
+        self.received += epoch.received().bytes;
+        self.add_drops(epoch.drops());
+    }
+
+    fn add_drops(&mut self, drops: &DropCounters) {
+        for (label, n) in drops.by_label() {
             *self.drops.entry(label).or_default() += n;
         }
     }

@@ -213,7 +213,7 @@ impl Store {
         let mut fresh: Vec<Fresh> = Vec::new();
         let mut told = Vec::new();
         match message {
-            Message::Hello(_) => {}
+            Message::Hello(_) | Message::Rekey(_) => {}
             Message::Roster(records) => {
                 for signed in records {
                     if let Some((news, r)) = held(drops, inner.roster.check(signed)) {

@@ -6,7 +6,7 @@ use weft_api::id::{BootId, MeshKey};
 use weft_api::roster::{Cipher, MeshRecord, Roles, Standing};
 use weft_api::sign::SigningKey;
 use weft_router::session::message::{MAX_MESSAGE_LEN, Message};
-use weft_router::session::{Hello, Remote};
+use weft_router::session::{Hello, Rekey, Remote, Share};
 
 use super::*;
 use crate::quic::frames::STREAM_CONTROL;
@@ -24,6 +24,10 @@ fn key(n: u8) -> SigningKey {
 }
 
 async fn victim() -> (Node, mpsc::Receiver<NodeEvent>) {
+    member(1, Vec::new()).await
+}
+
+async fn member(n: u8, dial: Vec<(HostId, SocketAddr)>) -> (Node, mpsc::Receiver<NodeEvent>) {
     let mesh_key = MeshKey(key(100).public());
     let record = |n: u8| RosterRecord {
         mesh: mesh_key.id(),
@@ -35,15 +39,15 @@ async fn victim() -> (Node, mpsc::Receiver<NodeEvent>) {
     };
     let roster = [1, 2].map(|n| key(100).sign(&record(n))).to_vec();
     let config = NodeConfig {
-        host_key: key(1),
-        boot: BootId([1; 16]),
+        host_key: key(n),
+        boot: BootId([n; 16]),
         boot_counter: 1,
         mesh: MeshRecord { mesh: mesh_key.id(), name: "m".into(), cipher: Cipher::Aes256Gcm },
         mesh_key,
         listen: ([127, 0, 0, 1], 0).into(),
         lanes: 2,
         stored: Stored { roster, ..Stored::default() },
-        dial: Vec::new(),
+        dial,
     };
     Node::start(config, Box::new(Nowhere)).await.unwrap()
 }
@@ -66,8 +70,11 @@ async fn bad_control_streams_are_closed_by_name() {
     let (node, _events) = victim().await;
     let control = [STREAM_CONTROL].to_vec();
     let too_long = u32::try_from(MAX_MESSAGE_LEN + 1).unwrap().to_be_bytes().to_vec();
+    let share = |epoch| Share { epoch, index: 9, public: [0; 32] }; // a point of small order
     let cases = [
         vec![9],
+        [&control[..], &hello(), &Message::Rekey(Rekey::Offer(share(2))).encode()].concat(),
+        [&control[..], &hello(), &Message::Rekey(Rekey::Offer(share(1))).encode()].concat(),
         [&control[..], &[0xff; 64]].concat(),
         [&control[..], &Message::Roster(Vec::new()).encode()].concat(),
         [&control[..], &hello(), &hello()].concat(),
@@ -83,11 +90,8 @@ async fn bad_control_streams_are_closed_by_name() {
         assert_eq!(Why::from_code(close.error_code.into_inner()), Some(Why::Garbled), "case {n}");
     }
     let drops = node.drops();
-    assert_eq!(
-        (drops.get("stream_unknown"), drops.get("message_garbled")),
-        (Some(&1), Some(&5)),
-        "{drops:?}"
-    );
+    let counts = ["stream_unknown", "message_garbled", "rekey_out_of_turn"].map(|label| drops.get(label));
+    assert_eq!(counts, [Some(&1), Some(&5), Some(&2)], "{drops:?}");
     assert_eq!(node.connections(), 0);
 }
 
@@ -134,4 +138,38 @@ async fn among_many_strangers_a_member_gets_in_by_proving_its_address() {
     assert!(node.drops().contains_key("handshake_limit"));
     drop(crowd);
     bad_member(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_fresh_again_and_again() {
+    let (one, _events) = victim().await;
+    let me = HostKey(key(1).public()).id();
+    let (two, _more_events) = member(2, vec![(me, one.local_addr().unwrap())]).await;
+    let both = [&one, &two];
+    let indexes = |node: &Node| -> BTreeSet<u32> {
+        node.0.engine.lane.tables().sends.values().map(|send| send.index()).collect()
+    };
+    let (mut seen, mut before): ([BTreeSet<u32>; 2], [BTreeSet<u32>; 2]) = Default::default();
+    // Either end begins; how many there may be at a time is bounded, so no more than that are awaited.
+    for round in 0..8 {
+        timeout(Duration::from_secs(20), async {
+            while both.map(indexes).iter().zip(&before).any(|(is, was)| is.is_empty() || is == was) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("both seal with the next key");
+        before = both.map(indexes);
+        seen.iter_mut().zip(&before).for_each(|(seen, is)| seen.extend(is));
+        assert_eq!(both[round % 2].rekey(), 1);
+    }
+    assert!(seen.iter().all(|s| s.len() == 8), "{seen:?}");
+    for node in both {
+        let drops = node.drops();
+        for label in ["unknown_index", "key_expired", "not_authentic", "replayed", "rekey_out_of_turn"] {
+            assert_eq!(drops.get(label), None, "{drops:?}");
+        }
+        assert!(node.links()[0].key_age.is_some_and(|age| age < 60));
+    }
+    assert_eq!(both.map(Node::connections), [1, 1], "always the same connection");
 }

@@ -84,7 +84,16 @@ impl Held {
         }
     }
 
-    /// From now on the connection's packets travel in envelopes, and bare short-header packets are dropped.
+    /// Nothing comes under this index any more.
+    pub(crate) fn remove_index(&self, index: u32) {
+        let mut inner = self.socket.lock();
+        if let Some(binding) = inner.bindings.get_mut(&self.address) {
+            binding.indexes.retain(|i| *i != index);
+            inner.by_index.remove(&index);
+        }
+    }
+
+    /// From now on the connection's packets travel in envelopes of this epoch, and bare short-header packets are dropped.
     pub(crate) fn seal(&self, epoch: Arc<SendEpoch>) {
         if let Some(binding) = self.socket.lock().bindings.get_mut(&self.address) {
             binding.sealed = Some(epoch);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use weft_api::id::{BootId, HostId};
 use weft_api::roster::Cipher;
 
-use super::super::{Action, ConnectionId, Event, Hello, LinkView, Path, Sessions, Why};
+use super::super::{
+    Action, ConnectionId, Event, Hello, KEYS_LINGER, LinkView, MAX_EPOCHS, Path, Rekey, Sessions, Share, Why,
+};
 use crate::drop::DropReason;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -17,8 +19,11 @@ pub(super) const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
 pub(super) struct Host {
     pub sessions: Sessions,
     pub alive: bool,
-    pub opens: HashMap<u32, ConnectionId>,
-    pub seals: HashMap<ConnectionId, (u32, usize)>,
+    pub opens: HashMap<u32, Opening>,
+    pub seals: HashMap<ConnectionId, Sealing>,
+    pub chains: HashMap<ConnectionId, Chain>,
+    /// Envelopes that could not be opened.
+    pub lost: usize,
     pub used: BTreeMap<HostId, ConnectionId>,
     pub up: BTreeSet<HostId>,
     pub counts: Vec<DropReason>,
@@ -26,12 +31,38 @@ pub(super) struct Host {
     pub wakes: Option<Duration>,
 }
 
+/// A key to open with.
+pub(super) struct Opening {
+    pub connection: ConnectionId,
+    pub key: u64,
+    pub heard: bool,
+    /// A newer one was heard of; then this one goes.
+    pub ends: Option<Duration>,
+}
+
+/// A key to seal with.
+#[derive(Clone, Copy)]
+pub(super) struct Sealing {
+    pub index: u32,
+    pub to: usize,
+    pub key: u64,
+}
+
+/// Where a connection's keys come from.
+#[derive(Clone, Copy)]
+pub(super) struct Chain {
+    pub secret: u64,
+    pub fresh: Option<u64>,
+    pub public: u64,
+}
+
 /// What arrives somewhere, some time.
 pub(super) enum Arrival {
     Handshake { dialler: usize, id: ConnectionId, target: usize, life: u64 },
     Greeting { wire: usize, to: usize, hello: Hello },
     Closed { wire: usize, to: usize, why: Why },
-    Envelope { from: usize, index: u32, body: Option<Vec<u8>> },
+    Rekey { wire: usize, to: usize, said: Rekey },
+    Envelope { from: usize, index: u32, key: u64, body: Option<Vec<u8>> },
     Notice { index: u32 },
     Wake,
 }
@@ -56,10 +87,27 @@ pub(super) struct World {
     pub cut: BTreeSet<(usize, usize)>,
     pub frames_every: Duration,
     pub frames: BTreeMap<(usize, usize), Duration>,
+    /// When the last message of a stream arrives: they keep their order.
+    pub streams: HashMap<(usize, usize), Duration>,
 }
 
 pub(super) fn id(n: usize) -> HostId {
     HostId([n as u8 + 1; 8])
+}
+
+fn number(host: HostId) -> u64 {
+    u64::from(host.0[0]) - 1
+}
+
+fn share(epoch: u32, index: u32, key: u64) -> Share {
+    let mut public = [0; 32];
+    public[..8].copy_from_slice(&key.to_be_bytes());
+    Share { epoch, index, public }
+}
+
+/// One way, as far as the model is concerned.
+fn mix(a: u64, b: u64) -> u64 {
+    (a ^ b.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) ^ a.wrapping_add(b)
 }
 
 pub(super) fn path(n: usize) -> Path {
@@ -81,6 +129,7 @@ impl World {
             cut: BTreeSet::new(),
             frames_every: 20 * MS,
             frames: BTreeMap::new(),
+            streams: HashMap::new(),
         };
         for i in 0..n {
             let host = world.fresh(i, 0);
@@ -99,6 +148,8 @@ impl World {
             alive: true,
             opens: HashMap::new(),
             seals: HashMap::new(),
+            chains: HashMap::new(),
+            lost: 0,
             used: BTreeMap::new(),
             up: BTreeSet::new(),
             counts: Vec::new(),
@@ -160,6 +211,9 @@ impl World {
         while self.chance(self.loss) {
             delay += 100 * MS;
         }
+        let last = self.streams.entry((wire, to)).or_default();
+        *last = (*last).max(self.now + delay);
+        let delay = *last - self.now;
         self.later(delay, to, message(to));
     }
 
@@ -201,16 +255,50 @@ impl World {
                     self.stream(wire, n, |to| Arrival::Closed { wire, to, why });
                 }
             }
-            Action::InstallReceive(id, _, index) => {
-                assert!(host.opens.insert(index, id).is_none());
+            Action::InstallReceive(id, peer, index) => {
+                let wire = self.wire(n, id).unwrap();
+                let first = Chain { secret: mix(wire as u64, 0), fresh: None, public: 0 };
+                let host = &mut self.hosts[n];
+                let chain = *host.chains.entry(id).or_insert(first);
+                let key = mix(chain.secret, number(peer));
+                let opening = Opening { connection: id, key, heard: false, ends: None };
+                assert!(host.opens.insert(index, opening).is_none());
+                assert!(host.opens.values().filter(|o| o.connection == id).count() <= MAX_EPOCHS);
             }
             Action::Greet(id, hello) => {
                 let wire = self.wire(n, id).unwrap();
                 self.stream(wire, n, |to| Arrival::Greeting { wire, to, hello });
             }
             Action::InstallSend(id, peer, index, _) => {
-                let peer = (0..self.hosts.len()).find(|h| self::id(*h) == peer).unwrap();
-                self.hosts[n].seals.insert(id, (index, peer));
+                let to = (0..self.hosts.len()).find(|h| self::id(*h) == peer).unwrap();
+                let key = mix(self.hosts[n].chains[&id].secret, n as u64);
+                self.hosts[n].seals.insert(id, Sealing { index, to, key });
+            }
+            Action::AskRekey(id, epoch) => self.say(n, id, Rekey::Ask(epoch)),
+            Action::OfferKeys(id, epoch, index) => {
+                let public = self.fresh_key();
+                let chain = self.hosts[n].chains.get_mut(&id).unwrap();
+                (chain.fresh, chain.public) = (Some(public), public);
+                self.say(n, id, Rekey::Offer(share(epoch, index, public)));
+            }
+            Action::NextChain(id, theirs) => {
+                let fresh = self.fresh_key();
+                let chain = self.hosts[n].chains.get_mut(&id).unwrap();
+                let [a, b, c, d, e, f, g, h, ..] = theirs;
+                let theirs = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                chain.public = chain.fresh.take().unwrap_or(fresh);
+                let shared = mix(chain.public.min(theirs), chain.public.max(theirs));
+                chain.secret = mix(chain.secret, shared);
+            }
+            Action::AnswerKeys(id, epoch, index) => {
+                let public = self.hosts[n].chains[&id].public;
+                self.say(n, id, Rekey::Answer(share(epoch, index, public)));
+            }
+            Action::EraseReceive(id, index) => {
+                let gone = host.opens.remove(&index).unwrap();
+                assert_eq!(gone.connection, id);
+                let ends = gone.ends.expect("the next key was heard of");
+                assert!(ends <= self.now, "erased too early");
             }
             Action::Use(peer, id) => {
                 assert!(host.seals.contains_key(&id), "no key to use");
@@ -218,8 +306,9 @@ impl World {
             }
             Action::Unuse(peer) => assert!(host.used.remove(&peer).is_some()),
             Action::EraseKeys(id) => {
-                host.opens.retain(|_, c| *c != id);
+                host.opens.retain(|_, o| o.connection != id);
                 host.seals.remove(&id);
+                host.chains.remove(&id);
             }
             Action::SetPath(..) | Action::UseLane(..) => {}
             Action::Probe(id, _, body, _) | Action::ProbeLane(id, _, body) => {
@@ -236,8 +325,50 @@ impl World {
     }
 
     pub(super) fn seal(&mut self, n: usize, connection: ConnectionId, body: Option<Vec<u8>>) {
-        if let Some((index, to)) = self.hosts[n].seals.get(&connection).copied() {
-            self.datagram(n, to, Arrival::Envelope { from: n, index, body });
+        if let Some(Sealing { index, to, key }) = self.hosts[n].seals.get(&connection).copied() {
+            self.datagram(n, to, Arrival::Envelope { from: n, index, key, body });
+        }
+    }
+
+    fn say(&mut self, n: usize, connection: ConnectionId, said: Rekey) {
+        if let Some(wire) = self.wire(n, connection).filter(|w| self.wires[*w].open) {
+            self.stream(wire, n, |to| Arrival::Rekey { wire, to, said });
+        }
+    }
+
+    fn fresh_key(&mut self) -> u64 {
+        self.sequence += 1;
+        mix(self.sequence, self.random)
+    }
+
+    /// An envelope, opened or not.
+    fn envelope(&mut self, n: usize, from: usize, index: u32, key: u64, body: Option<Vec<u8>>) {
+        let (host, now) = (&mut self.hosts[n], self.now);
+        let Some(opening) = host.opens.get_mut(&index) else {
+            host.lost += 1;
+            return self.event(n, Event::UnknownIndex(path(from).to(id(from)), index));
+        };
+        if opening.key != key {
+            host.lost += 1;
+            return;
+        }
+        let (connection, first) = (opening.connection, !std::mem::replace(&mut opening.heard, true));
+        if first {
+            let older = host.opens.iter_mut().filter(|(i, o)| **i != index && o.connection == connection);
+            older.for_each(|(_, o)| o.ends = o.ends.or(Some(now + KEYS_LINGER)));
+            self.event(n, Event::FirstAuthentic(index));
+        }
+        match body {
+            Some(body) => self.event(n, Event::Probe(index, path(from), &body)),
+            None => drop(self.frames.insert((from, n), now)),
+        }
+    }
+
+    /// No key is there that should be gone.
+    pub(super) fn assert_no_stale_keys(&self) {
+        for host in self.hosts.iter().filter(|h| h.alive) {
+            let stale = host.opens.values().filter(|o| o.ends.is_some_and(|ends| ends + 2 * MS < self.now));
+            assert_eq!(stale.count(), 0, "keys kept too long at {:?}", self.now);
         }
     }
 
@@ -273,13 +404,12 @@ impl World {
                     self.event(n, Event::Lost(connection, Some(why)));
                 }
             }
-            Arrival::Envelope { from, index, body } => match (self.hosts[n].opens.get(&index), body) {
-                (Some(_), Some(body)) => self.event(n, Event::Probe(index, path(from), &body)),
-                (Some(_), None) => {
-                    self.frames.insert((from, n), self.now);
+            Arrival::Rekey { wire, to, said } => {
+                if let Some(connection) = self.end(wire, to) {
+                    self.event(n, Event::Rekey(connection, said));
                 }
-                (None, _) => self.event(n, Event::UnknownIndex(path(from).to(id(from)), index)),
-            },
+            }
+            Arrival::Envelope { from, index, key, body } => self.envelope(n, from, index, key, body),
             Arrival::Notice { index } => self.event(n, Event::Notice(index)),
             Arrival::Wake => self.event(n, Event::Tick),
         }
