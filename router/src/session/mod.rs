@@ -433,7 +433,6 @@ impl Sessions {
         };
         act(peer, &mut scene);
     }
-
 }
 
 #[cfg(test)]

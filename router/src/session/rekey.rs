@@ -87,10 +87,19 @@ enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     Ask(u32),
-    Offer { epoch: u32, index: u32 },
-    Answer { offer: Share, index: u32 },
+    Offer {
+        epoch: u32,
+        index: u32,
+    },
+    Answer {
+        offer: Share,
+        index: u32,
+    },
     /// The dialler's keys are complete.
-    Complete { answer: Share, index: u32 },
+    Complete {
+        answer: Share,
+        index: u32,
+    },
     /// The listener seals with the newest key, towards this index.
     Seal(u32),
     /// The other end does not do its part.
@@ -289,7 +298,8 @@ impl Peer {
                 scene.actions.push(Action::EraseReceive(connection.id, index));
             }
         }
-        let working: Vec<ConnectionId> = self.connections.iter().filter(|c| c.works()).map(|c| c.id).collect();
+        let working: Vec<ConnectionId> =
+            self.connections.iter().filter(|c| c.works()).map(|c| c.id).collect();
         for id in working {
             while let Some(connection) = self.connections.iter_mut().find(|c| c.id == id)
                 && let Some(step) = connection.epochs.due(scene.now, || scene.indexes.draw())
