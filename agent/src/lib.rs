@@ -23,6 +23,7 @@ mod api;
 mod attach;
 mod blocks;
 pub mod book;
+pub mod capture;
 pub mod deciding;
 mod docker;
 pub mod doctor;

@@ -128,6 +128,39 @@ pub enum LinkState {
     Down,
 }
 
+/// The way of a frame from the host that answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Trace {
+    /// What was asked for.
+    pub to: String,
+    /// In order.
+    pub steps: Vec<Step>,
+    /// The last step is where it was meant to be.
+    pub arrives: bool,
+}
+
+/// One step of a way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// What happens.
+    pub says: String,
+    /// The fact, the decision or the observation that it follows from.
+    pub because: String,
+}
+
+impl Trace {
+    /// It goes on.
+    pub fn step(&mut self, says: String, because: String) {
+        self.steps.push(Step { says, because });
+    }
+
+    /// Here it ends.
+    pub fn ends(&mut self, says: String, because: impl Into<String>) {
+        self.step(says, because.into());
+        self.arrives = false;
+    }
+}
+
 /// A container on a network.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Endpoint {

@@ -19,6 +19,8 @@ pub mod path {
     pub const HOSTS: &str = "/v1/hosts";
     /// GET -> `Vec<`[`crate::report::Link`]`>`
     pub const LINKS: &str = "/v1/links";
+    /// GET `/v1/trace/{to}` -> [`crate::report::Trace`]
+    pub const TRACE: &str = "/v1/trace";
     /// GET -> `Vec<`[`crate::report::Endpoint`]`>`
     pub const ENDPOINTS: &str = "/v1/endpoints";
     /// GET -> `Vec<`[`crate::report::Network`]`>`; POST [`super::CreateNetwork`] -> [`crate::network::Network`]

@@ -107,6 +107,23 @@ pub enum Command {
         /// The network
         network: String,
     },
+    /// Show the way of a frame from this host, and which fact or decision says so; exit code 1 if it does not arrive
+    #[command(
+        after_help = "Examples:\n  weft trace 10.32.0.70\n  weft trace h2\n  weft trace web\n  weft trace h2 --json"
+    )]
+    Trace {
+        /// An address, a container's name, or a host's
+        to: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Copy the frames of a network, as they pass this host, in the format of tcpdump
+    #[command(
+        after_help = "Examples:\n  weft capture app -w app.pcap\n  weft capture app | tcpdump -n -r -\n  weft capture app --count 100 > app.pcap\n\n\
+            What is captured is what the containers say, not what travels sealed between hosts. Checksums of frames from\n\
+            containers of this host are mostly not computed yet."
+    )]
+    Capture(Capture),
     /// Make, list and remove tokens
     #[command(subcommand)]
     Token(TokenCommand),
@@ -124,6 +141,19 @@ pub struct Format {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `weft capture`
+#[derive(ClapArgs, Debug)]
+pub struct Capture {
+    /// The network
+    pub network: String,
+    /// The file; without it, or as -, standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// End after so many frames; otherwise with Ctrl-C
+    #[arg(short, long, value_name = "N")]
+    pub count: Option<u64>,
 }
 
 /// `weft doctor`

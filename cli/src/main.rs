@@ -5,6 +5,7 @@
 
 mod args;
 mod attach;
+mod capture;
 mod compose;
 mod doctor;
 mod join;
@@ -70,6 +71,8 @@ async fn run(args: Args) -> Done {
         Command::Detach(args) => attach::detach(&admin, args).await,
         Command::Expose(args) => attach::expose(&admin, args).await,
         Command::Hide { network } => attach::hide(&admin, network).await,
+        Command::Capture(args) => capture::run(&admin, args).await,
+        Command::Trace { to, format } => show::trace(&admin, &to, format.json).await,
         Command::Token(TokenCommand::New(args)) => token::new(&admin, args).await,
         Command::Token(TokenCommand::Ls(format)) => token::list(&admin, format.json).await,
         Command::Token(TokenCommand::Rm { ids }) => token::remove(&admin, &ids).await,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use weft_api::report::{Endpoint, Host, Link, LinkState, Status};
+use weft_api::report::{Endpoint, Host, Link, LinkState, Status, Step, Trace};
 use weft_client::Admin;
 
 use crate::Done;
@@ -32,6 +32,12 @@ pub async fn links(admin: &Admin, as_json: bool) -> Done {
 pub async fn endpoints(admin: &Admin, as_json: bool) -> Done {
     let endpoints = admin.endpoints().await?;
     print(as_json, &endpoints, endpoint_table)
+}
+
+pub async fn trace(admin: &Admin, to: &str, as_json: bool) -> Done {
+    let trace = admin.trace(to).await?;
+    print(as_json, &trace, way)?;
+    Ok(if trace.arrives { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints a noun as JSON or as text.
@@ -128,6 +134,16 @@ fn link_table(links: &Vec<Link>) -> String {
         ]);
     }
     table.text()
+}
+
+/// A step a line, and what it follows from under it.
+fn way(trace: &Trace) -> String {
+    let step = |(n, step): (usize, &Step)| format!("{}. {}\n   ({})\n", n + 1, step.says, step.because);
+    let mut text: String = trace.steps.iter().enumerate().map(step).collect();
+    if !trace.arrives {
+        text.push_str("It does not arrive.\n");
+    }
+    text
 }
 
 fn endpoint_table(endpoints: &Vec<Endpoint>) -> String {

@@ -3,6 +3,7 @@
 
 mod attachments;
 mod report;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -72,6 +73,7 @@ impl Api {
             )
             .route(&named(path::NETWORKS), get(network).delete(remove_network).fallback(decide))
             .route(&format!("{}/{}", named(path::NETWORKS), path::HERE), post(attach).delete(detach))
+            .route(&format!("{}/{{to}}", path::TRACE), get(trace))
             .route(path::ATTACHMENTS, post(attachments::attach).delete(attachments::detach))
             .route(path::TOKENS, any(decide))
             .route(&named(path::TOKENS), any(decide))
@@ -98,6 +100,10 @@ async fn network(State(api): Here, Path(name): Path<String>) -> Response {
             answer(ApiError::new(ErrorKind::NotFound, sentence))
         }
     }
+}
+
+async fn trace(State(api): Here, Path(to): Path<String>) -> Response {
+    api.trace(&to).map_or_else(answer, |trace| Json(trace).into_response())
 }
 
 /// The controller knows how many containers use a network; here they have names.

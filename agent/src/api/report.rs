@@ -247,16 +247,16 @@ impl Api {
     }
 }
 
-fn members(view: &MeshView) -> impl Iterator<Item = (HostId, &RosterRecord)> {
+pub(super) fn members(view: &MeshView) -> impl Iterator<Item = (HostId, &RosterRecord)> {
     let records = view.roster.iter().filter(|(_, record)| record.standing == Standing::Member);
     records.map(|(id, record)| (*id, record))
 }
 
-fn items(view: &MeshView, host: HostId) -> &[Item] {
+pub(super) fn items(view: &MeshView, host: HostId) -> &[Item] {
     view.facts.get(&host).map_or(&[], |(_, items)| items)
 }
 
-fn host_name(view: &MeshView, host: HostId) -> String {
+pub(super) fn host_name(view: &MeshView, host: HostId) -> String {
     view.roster.get(&host).map_or_else(|| host.to_string(), |record| record.name.clone())
 }
 

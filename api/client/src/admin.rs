@@ -60,6 +60,11 @@ impl Admin {
         self.get(path::ENDPOINTS).await
     }
 
+    /// The way of a frame to an address, a container or a host.
+    pub async fn trace(&self, to: &str) -> Result<report::Trace, ApiError> {
+        self.get(&named(path::TRACE, to)).await
+    }
+
     /// The networks.
     pub async fn networks(&self) -> Result<Vec<report::Network>, ApiError> {
         self.get(path::NETWORKS).await

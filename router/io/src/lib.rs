@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod bridge;
+pub mod capture;
 pub mod join;
 pub mod lane;
 pub mod node;

@@ -1,5 +1,5 @@
 //! The one file with unsafe code: what the kernel offers and no safe wrapper does. Tap ioctls, and UDP messages with
-//! segmentation (UDP_SEGMENT), coalescing (UDP_GRO) and steering. No decisions here.
+//! segmentation (UDP_SEGMENT), coalescing (UDP_GRO) and steering, packet sockets. No decisions here.
 
 #![expect(unsafe_code, reason = "the one home of unsafe code: system calls that no safe wrapper offers")]
 
@@ -105,6 +105,19 @@ pub(crate) fn steer_by_lane(socket: BorrowedFd<'_>, lanes: u32) -> io::Result<()
             size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     })?;
+    Ok(())
+}
+
+/// Binds a packet socket to an interface, and only now lets frames of every protocol in.
+pub(crate) fn bind_packet(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    // SAFETY: all zeros is a valid sockaddr_ll, which is plain integers.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index as c_int;
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `address`, which lives through the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
     Ok(())
 }
 

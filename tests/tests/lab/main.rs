@@ -19,6 +19,7 @@ mod doctor;
 mod firewall;
 mod fixture;
 mod forged;
+mod look;
 mod plugin_abuse;
 mod plugin_kill;
 mod questions;
