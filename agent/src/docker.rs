@@ -24,6 +24,9 @@ const SURVEY_EVERY: Duration = Duration::from_secs(30);
 /// it runs only after it has told of it), the list is compared this often.
 const UNNAMED_EVERY: Duration = Duration::from_secs(1);
 
+/// An engine that takes calls and does not answer is found out by asking this often.
+const PULSE_EVERY: Duration = Duration::from_secs(2);
+
 /// Whether Docker can be used.
 #[derive(Clone, Debug)]
 pub enum Docker {
@@ -51,7 +54,13 @@ pub fn watch<W: Wires>(book: Arc<Book>, wires: W, deciding: Deciding) -> watch::
     tokio::spawn(async move {
         while !state.is_closed() {
             match Engine::connect().await {
-                Ok(engine) => follow(&state, engine, &book, &wires, &deciding).await,
+                Ok(engine) => {
+                    let why = tokio::select! {
+                        why = follow(&state, &engine, &book, &wires, &deciding) => why,
+                        why = pulse(&engine) => why,
+                    };
+                    away(&state, why);
+                }
                 Err(e) => away(&state, e.to_string()),
             }
             tokio::time::sleep(AGAIN).await;
@@ -60,14 +69,26 @@ pub fn watch<W: Wires>(book: Arc<Book>, wires: W, deciding: Deciding) -> watch::
     watched
 }
 
-/// Until the engine goes away.
+/// Until the engine does not answer; why.
+async fn pulse(engine: &Engine) -> String {
+    loop {
+        tokio::time::sleep(PULSE_EVERY).await;
+        if let Err(e) = engine.ping().await {
+            return e.to_string();
+        }
+    }
+}
+
+/// Until the engine goes away, or answers with an error: it may be another one by then, which speaks another version of the
+/// API. Why.
 async fn follow<W: Wires>(
     state: &watch::Sender<Docker>,
-    engine: Engine,
+    engine: &Engine,
     book: &Arc<Book>,
     wires: &W,
     deciding: &Deciding,
-) {
+) -> String {
+    let gone = || "Docker does not answer: start it, weft waits for it".to_owned();
     let mut events = engine.events();
     let mut every = SURVEY_EVERY;
     loop {
@@ -76,14 +97,10 @@ async fn follow<W: Wires>(
             () = tokio::time::sleep(every) => Some(Event::Resync),
         };
         match event {
-            None | Some(Event::Away) => {
-                return away(state, "Docker does not answer: start it, weft waits for it".into());
-            }
+            None | Some(Event::Away) => return gone(),
             Some(Event::Resync) => {
-                if state.borrow().engine().is_none() {
-                    let version = engine.version();
-                    tracing::info!(engine = %version.engine, api = %version.api, "Docker is there");
-                    state.send_replace(Docker::Ready(engine.clone()));
+                if let Err(e) = ready(state, engine).await {
+                    return e.to_string();
                 }
             }
             Some(Event::ContainerDied { .. } | Event::ContainerDestroyed { .. }) => {
@@ -104,18 +121,26 @@ async fn follow<W: Wires>(
             lost |= event == Event::Away;
         }
         if lost {
-            return away(state, "Docker does not answer: start it, weft waits for it".into());
+            return gone();
         }
-        every = match survey(&engine, book, wires, deciding).await {
+        every = match survey(engine, book, wires, deciding).await {
             Ok(true) if book.endpoints().iter().all(|e| !e.container.is_empty()) => SURVEY_EVERY,
             Ok(_) => UNNAMED_EVERY,
-            Err(e) if e.is_passing() => return away(state, e.to_string()),
-            Err(e) => {
-                tracing::warn!(error = %e, "Docker's list cannot be compared");
-                SURVEY_EVERY
-            }
+            Err(e) => return e.to_string(),
         };
     }
+}
+
+/// The engine is there, unless it cannot even list its networks.
+async fn ready(state: &watch::Sender<Docker>, engine: &Engine) -> Result<(), EngineError> {
+    if state.borrow().engine().is_some() {
+        return Ok(());
+    }
+    engine.networks().await?;
+    let version = engine.version();
+    tracing::info!(engine = %version.engine, api = %version.api, "Docker is there");
+    state.send_replace(Docker::Ready(engine.clone()));
+    Ok(())
 }
 
 /// Docker's list of each network of ours against the book; false if one still waits for the mesh.
@@ -187,7 +212,11 @@ async fn forget(engine: &Engine, id: &str, name: &str) -> Result<(), EngineError
             Ok(())
         }
         Err(RemoveError::InUse { .. }) => Ok(()),
-        Err(RemoveError::Engine(e)) => Err(e),
+        Err(RemoveError::Engine(e)) if e.is_passing() => Err(e),
+        Err(RemoveError::Engine(e)) => {
+            tracing::warn!(network = name, error = %e, "Docker keeps a network that the mesh has no more");
+            Ok(())
+        }
     }
 }
 

@@ -21,9 +21,6 @@ use crate::state::{Identity, LedgerError, StateDir, StateError};
 /// The UDP port unless `--port` says otherwise.
 pub const DEFAULT_PORT: u16 = 6783;
 
-/// How long an engine may take to tell its version.
-const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
-
 /// Why a host cannot be set up. Nothing was changed.
 #[derive(Debug, Error)]
 pub enum SetupError {
@@ -83,13 +80,10 @@ pub fn port_is_taken(port: u16) -> bool {
 /// The version of this machine's engine; `None` with the reason in words if it does not answer, which is no error. One that is
 /// too old, or not of this machine, is.
 pub async fn docker_version() -> Result<Result<String, String>, SetupError> {
-    match tokio::time::timeout(DOCKER_PATIENCE, Engine::connect()).await {
-        Ok(Ok(engine)) => Ok(Ok(engine.version().engine.clone())),
-        Ok(Err(e @ (EngineError::TooOld { .. } | EngineError::NotLocal { .. }))) => {
-            Err(SetupError::Docker(e))
-        }
-        Ok(Err(e)) => Ok(Err(e.to_string())),
-        Err(_) => Ok(Err(EngineError::Silent { seconds: DOCKER_PATIENCE.as_secs() }.to_string())),
+    match Engine::connect().await {
+        Ok(engine) => Ok(Ok(engine.version().engine.clone())),
+        Err(e @ (EngineError::TooOld { .. } | EngineError::NotLocal { .. })) => Err(SetupError::Docker(e)),
+        Err(e) => Ok(Err(e.to_string())),
     }
 }
 

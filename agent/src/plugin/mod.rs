@@ -3,6 +3,7 @@
 //! that waits for it.
 
 mod answer;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod wires;
@@ -12,13 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response as HttpResponse};
-use weft_docker_plugin::{self as protocol, Incoming, MAX_BODY, Refusal, Response};
+use weft_docker_plugin::{self as protocol, Incoming, Refusal, Response};
 
 use crate::book::Book;
 use crate::socket::{self, Place};
@@ -35,27 +30,8 @@ const DEADLINE_ASKING: Duration = Duration::from_millis(3500);
 /// Listens, and answers in a task of its own until the runtime ends. `hold` asks who decides.
 pub fn serve<W: Wires>(path: &Path, book: Arc<Book>, wires: W, hold: Hold) -> io::Result<Place> {
     let (listener, place) = socket::inherit_or_bind(path)?;
-    let routes = routes(Plugin::new(book, wires, hold));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    tokio::spawn(serve::serve(listener, Plugin::new(book, wires, hold)));
     Ok(place)
-}
-
-fn routes<W: Wires>(plugin: Plugin<W>) -> Router {
-    Router::new().fallback(call::<W>).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(Arc::new(plugin))
-}
-
-/// Docker sends no Content-Type, so the body is taken as bytes.
-async fn call<W: Wires>(State(plugin): State<Arc<Plugin<W>>>, uri: Uri, body: Bytes) -> HttpResponse {
-    let method = uri.path().trim_start_matches('/');
-    let answer = answer(&plugin, method, &body).await;
-    let body = match &answer {
-        Ok(response) => response.to_body(),
-        Err(refusal) => {
-            tracing::info!(method, %refusal, "refused Docker");
-            refusal.to_body()
-        }
-    };
-    (StatusCode::OK, [(CONTENT_TYPE, protocol::CONTENT_TYPE)], body).into_response()
 }
 
 async fn answer<W: Wires>(plugin: &Arc<Plugin<W>>, method: &str, body: &[u8]) -> Result<Response, Refusal> {

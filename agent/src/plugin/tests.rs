@@ -1,5 +1,7 @@
 //! Docker's calls, byte for byte as it sends them, on a plugin whose kernel is made up.
 
+mod clients;
+
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};

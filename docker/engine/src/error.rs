@@ -15,7 +15,9 @@ pub enum EngineError {
         why: String,
     },
     /// It took the call and gave no answer in time. Try again later.
-    #[error("Docker gave no answer within {seconds} s: see its log, weft asks again")]
+    #[error(
+        "Docker takes calls and gave no answer within {seconds} s: see its log (journalctl -u docker), weft asks again"
+    )]
     Silent {
         /// How long.
         seconds: u64,
@@ -37,7 +39,7 @@ pub enum EngineError {
         host: String,
     },
     /// It said no.
-    #[error("Docker refuses to {what}: {sentence}")]
+    #[error("Docker refuses to {what}: {sentence}; see its log (journalctl -u docker)")]
     Refused {
         /// What was asked.
         what: String,

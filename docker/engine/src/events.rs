@@ -99,7 +99,7 @@ async fn subscribe(engine: Engine, sender: Sender<Event>) {
     loop {
         // Docker keeps its last events: what happens between the reader's list and the subscription is not lost.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if engine.docker.ping().await.is_ok() {
+        if engine.ping().await.is_ok() {
             if sender.send(Event::Resync).await.is_err() || pass_on(&engine, since, &sender).await.is_break()
             {
                 return;

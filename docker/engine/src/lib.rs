@@ -26,8 +26,11 @@ pub use stranded::Stranded;
 /// The oldest API: Engine 20.10's.
 pub const OLDEST_API: (u32, u32) = (1, 41);
 
-/// How long an engine may think: it may wait 15 s itself for a plugin, several times over.
+/// How long an engine may think about a change: it may wait 15 s itself for a plugin, several times over.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long it may take to say what it knows: its version, that it lives, what a container is.
+pub const QUICK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where an engine listens unless `DOCKER_HOST` says otherwise.
 const SOCKET: &str = "/run/docker.sock";
@@ -60,8 +63,12 @@ impl Engine {
         let wrong = |e| error::translate("tell its version", socket, e);
         let docker = Docker::connect_with_unix(socket, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION)
             .map_err(wrong)?;
-        let docker = docker.negotiate_version().await.map_err(wrong)?;
-        let version = docker.version().await.map_err(wrong)?;
+        let greeted = quick(async {
+            let docker = docker.negotiate_version().await.map_err(wrong)?;
+            let version = docker.version().await.map_err(wrong)?;
+            Ok((docker, version))
+        });
+        let (docker, version) = greeted.await?;
         let version = Version {
             engine: version.version.unwrap_or_else(|| "of unknown version".into()),
             api: version.api_version.unwrap_or_default(),
@@ -78,15 +85,27 @@ impl Engine {
         &self.version
     }
 
+    /// Whether it answers at all.
+    pub async fn ping(&self) -> Result<(), EngineError> {
+        quick(async { self.docker.ping().await.map(drop).map_err(self.wrong("say that it lives")) }).await
+    }
+
     /// Whether containers run on while it restarts (`live-restore`).
     pub async fn live_restore(&self) -> Result<bool, EngineError> {
-        let info = self.docker.info().await.map_err(self.wrong("tell how it is set up"))?;
+        let told = async { self.docker.info().await.map_err(self.wrong("tell how it is set up")) };
+        let info = quick(told).await?;
         Ok(info.live_restore_enabled.unwrap_or(false))
     }
 
     fn wrong(&self, what: &str) -> impl FnOnce(BollardError) -> EngineError {
         move |e| error::translate(what, &self.socket, e)
     }
+}
+
+/// Waits no longer than [`QUICK_PATIENCE`].
+async fn quick<T>(asked: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+    let silent = |_| EngineError::Silent { seconds: QUICK_PATIENCE.as_secs() };
+    tokio::time::timeout(QUICK_PATIENCE, asked).await.map_err(silent)?
 }
 
 fn socket(docker_host: Option<String>) -> Result<String, EngineError> {

@@ -3,8 +3,8 @@
 use bollard::errors::Error as BollardError;
 use bollard::query_parameters::InspectContainerOptions;
 
-use crate::Engine;
 use crate::error::EngineError;
+use crate::{Engine, quick};
 
 /// A container that runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,6 +18,10 @@ pub struct Running {
 impl Engine {
     /// A container by its name or id; `None` if there is none, or it does not run.
     pub async fn running(&self, container: &str) -> Result<Option<Running>, EngineError> {
+        quick(self.inspected(container)).await
+    }
+
+    async fn inspected(&self, container: &str) -> Result<Option<Running>, EngineError> {
         match self.docker.inspect_container(container, None::<InspectContainerOptions>).await {
             Ok(found) => {
                 let pid = found.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());

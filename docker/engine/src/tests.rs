@@ -124,7 +124,10 @@ async fn engines_that_cannot_be_used() {
     assert!(matches!(error, EngineError::Unreadable { .. }), "{error}");
     let cross = Fake::start(|_| (500, r#"{"message":"no such thing."}"#.into()));
     let error = cross.connect().await.unwrap_err();
-    assert_eq!(error.to_string(), "Docker refuses to tell its version: no such thing");
+    assert_eq!(
+        error.to_string(),
+        "Docker refuses to tell its version: no such thing; see its log (journalctl -u docker)"
+    );
 }
 
 #[tokio::test]

@@ -46,8 +46,7 @@ pub const SOCKET: &str = "/run/docker/plugins/weft.sock";
 /// The name of the network driver and of the IPAM driver.
 pub const DRIVER: &str = "weft";
 
-/// Docker's bodies are a few hundred bytes; a longer one is refused before it is read (HTTP 413). The agent gives this
-/// number to its HTTP server.
+/// Docker's bodies are a few hundred bytes; a longer one than this is refused, and its reader need not keep it.
 pub const MAX_BODY: usize = 256 * 1024;
 
 /// The `Content-Type` of every answer.

@@ -26,7 +26,7 @@ pub enum Incoming {
 /// Reads a call. `method` is the path without the first slash, such as `NetworkDriver.Join`; the body may be empty.
 pub fn receive(method: &str, body: &[u8]) -> Result<Incoming, Refusal> {
     if body.len() > MAX_BODY {
-        return Err(Refusal::new(format!("a call of {} bytes is too long for {method}", body.len())));
+        return Err(Refusal::too_long(method, body.len()));
     }
     let request = match method {
         "Plugin.Activate" => return Ok(Incoming::Answered(Response::Implements)),

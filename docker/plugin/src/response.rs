@@ -88,6 +88,15 @@ impl Refusal {
         Self(sentence[..end].to_owned())
     }
 
+    /// Of a call that is longer than [`crate::MAX_BODY`].
+    #[must_use]
+    pub fn too_long(method: &str, bytes: usize) -> Self {
+        Self::new(format!(
+            "Docker's call {method:.80} is {bytes} bytes long, and weft reads {} of one: leave out the option that makes it so long",
+            crate::MAX_BODY
+        ))
+    }
+
     /// The longest sentence, in bytes.
     pub const MAX: usize = 1000;
 

@@ -77,7 +77,7 @@ fn sentences_for_people() {
     assert!(refused("NetworkDriver.Join", "{").contains("cannot be read"));
     assert!(refused("NetworkDriver.Join", "{}").contains("no network"));
     let long = "x".repeat(super::MAX_BODY + 1);
-    assert!(refused("NetworkDriver.Join", &long).contains("too long"));
+    assert!(refused("NetworkDriver.Join", &long).contains("leave out the option"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod compose;
 mod cross_host;
 mod docker_behaviour;
 mod docker_networks;
+mod docker_trouble;
 mod doctor;
 mod firewall;
 mod fixture;
