@@ -79,6 +79,7 @@ impl Naming<'_> {
             subnets: docker.subnets.iter().map(|subnet| subnet.range).collect(),
             gateways: docker.subnets.iter().map(|subnet| subnet.gateway).collect(),
             mtu: docker.mtu,
+            mtu_option: docker.mtu_option,
             internal: docker.internal,
             held: Some(id),
             ..CreateNetwork::default()

@@ -43,6 +43,20 @@ pub enum Origin {
     #[default]
     Weft,
     /// `docker network create`, on any host: removed from Docker it goes from the mesh, once nobody uses it.
+    Docker {
+        /// How the person wrote the MTU, if at all.
+        mtu: Option<MtuOption>,
+    },
+}
+
+/// The option of `docker network create` that sets the MTU. Docker's objects on other hosts have the same one: Compose takes another
+/// for another network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MtuOption {
+    /// `weft.mtu`
+    Weft,
+    /// `com.docker.network.driver.mtu`, as Docker's own drivers call it.
     Docker,
 }
 

@@ -240,3 +240,21 @@ pub struct Token {
     /// The hosts that joined by it.
     pub used_by: Vec<String>,
 }
+
+/// What time it is on a host, as it tells others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Time {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// The clock of another host against that of the host that answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Skew {
+    /// The other host's name.
+    pub host: String,
+    /// By how much its clock is ahead, milliseconds; negative: behind.
+    pub ahead_ms: i64,
+    /// The truth is within this many milliseconds of it: half of the round trip.
+    pub within_ms: u64,
+}

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{HostId, HostKey, NetworkId, TokenId};
+use crate::network::MtuOption;
 use crate::roster::{MeshRecord, RosterRecord};
 use crate::sign::Signed;
 use crate::token::JoinWish;
@@ -39,6 +40,10 @@ pub mod path {
     pub const BLOCKS: &str = "/v1/blocks";
     /// POST `Signed<JoinWish>` as [`super::Join`] -> [`super::Admitted`]; passed on by any member, decided by a signer
     pub const JOIN: &str = "/v1/join";
+    /// GET -> `Vec<`[`crate::report::Skew`]`>`: the clocks of the other hosts against this one's
+    pub const CLOCKS: &str = "/v1/clocks";
+    /// GET -> [`crate::report::Time`]; hosts only, answered by every member
+    pub const TIME: &str = "/v1/time";
     /// POST [`super::Leave`]: this host leaves the mesh
     pub const LEAVE: &str = "/v1/leave";
     /// POST `Signed<`[`super::Goodbye`]`>` in JSON: a host tells the signer that it has left
@@ -68,6 +73,9 @@ pub struct CreateNetwork {
     /// Its MTU; absent: [`crate::network::DEFAULT_MTU`].
     #[serde(default)]
     pub mtu: Option<u16>,
+    /// `docker network create`: the option that set it.
+    #[serde(default)]
+    pub mtu_option: Option<MtuOption>,
     /// No way out.
     #[serde(default)]
     pub internal: bool,

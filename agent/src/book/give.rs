@@ -176,7 +176,7 @@ impl Pages {
         let name = self.networks.get(&network).map_or_else(|| network.to_string(), |n| n.name.clone());
         let reason = self.no_block.get(&(network, range));
         let why = reason.map_or_else(
-            || format!("all addresses of its blocks in {range} are in use, and the next block has not come yet; try again"),
+            || format!("all addresses of its blocks in {range} are in use, and the next block has not come yet: try again in a few seconds, and see weft status"),
             |reason| reason.why.clone(),
         );
         GiveError::Full { network: name, why, decided: reason.is_some_and(|reason| reason.decided) }

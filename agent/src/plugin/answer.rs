@@ -324,7 +324,7 @@ fn delete_network(book: &Book, docker: &str) -> Result<(), LedgerError> {
     book.unbind(docker)?;
     match bound.and_then(|id| book.network(id)) {
         Some(network) if !book.is_at_work(network.id) && book.docker_ids(network.id).is_empty() => {
-            let remove = network.origin == Origin::Docker;
+            let remove = matches!(network.origin, Origin::Docker { .. });
             tracing::info!(
                 network = network.name,
                 remove,

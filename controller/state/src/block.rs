@@ -67,10 +67,6 @@ impl State {
         }
         let holders: Vec<String> =
             held.into_iter().map(|(host, count)| format!("{}: {count}", self.name(host))).collect();
-        Refusal::RangeFull {
-            network: network.name.clone(),
-            range,
-            holders: format!("blocks of {}", holders.join(", ")),
-        }
+        Refusal::RangeFull { network: network.name.clone(), range, holders: holders.join(", ") }
     }
 }

@@ -154,7 +154,10 @@ mod tests {
         assert!(desk.name("other", &first, "10.32.0.9").is_err(), "one id, one name");
         assert!(matches!(desk.name("App", &second, "10.33.0.1"), Err(Refusal::NetworkNameTaken(_))));
         let made = desk.0.network(first.network).unwrap();
-        assert_eq!((made.origin, made.subnets[0].gateway.to_string()), (Origin::Docker, "10.32.0.9".into()));
+        assert_eq!(
+            (made.origin, made.subnets[0].gateway.to_string()),
+            (Origin::Docker { mtu: None }, "10.32.0.9".into())
+        );
         desk.run(Command::RemoveNetwork { name: first.network.to_string() }).unwrap();
         assert_eq!(desk.name("app", &first, "10.32.0.9"), Err(Refusal::HeldNoMore));
         desk.1.now += HOLD_SECS;

@@ -55,7 +55,10 @@ impl State {
             subnets: self.subnets(world, mesh, &wish)?,
             mtu: check_mtu(wish.mtu.unwrap_or(DEFAULT_MTU))?,
             internal: wish.internal,
-            origin: if wish.held.is_some() { Origin::Docker } else { Origin::Weft },
+            origin: match wish.held {
+                Some(_) => Origin::Docker { mtu: wish.mtu_option },
+                None => Origin::Weft,
+            },
             name: wish.name,
         };
         Ok(self.decide_all([(DecisionKey::Network(network.id), Some(DecisionBody::Network(network)))]))

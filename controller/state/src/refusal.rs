@@ -212,7 +212,7 @@ pub enum Refusal {
     },
     /// Every block is held.
     #[error(
-        "all of {range} of network {network} is given out ({holders}): remove a host that no longer needs its part, or make a network with a larger --subnet"
+        "hosts hold all blocks of {range} ({holders}): remove a container of {network} here, run the next one on a host with room (weft network inspect {network}), or make a network with a larger --subnet"
     )]
     RangeFull {
         /// The network.

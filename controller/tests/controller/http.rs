@@ -345,10 +345,7 @@ async fn blocks_are_given_once_lowest_first_until_the_range_is_full() {
     assert!(said.starts_with("h2 claims 10.40.0.0/30"), "{said}");
     assert_eq!(desk.ask(two, "POST", "/v1/blocks", want(&[])).await.1, json!({"blocks": ["10.40.0.4/30"]}));
     let said = desk.refused(one, "POST", "/v1/blocks", want(&["10.40.0.0/30"]), 409).await;
-    assert!(
-        said.contains("all of 10.40.0.0/29 of network app is given out") && said.contains("h2: 1"),
-        "{said}"
-    );
+    assert!(said.contains("hold all blocks of 10.40.0.0/29") && said.contains("h2: 1"), "{said}");
     assert!(said.contains("larger --subnet"), "{said}");
     let elsewhere = json!({"network": net.id, "range": "10.41.0.0/29", "have": []});
     let said = desk.refused(one, "POST", "/v1/blocks", elsewhere, 400).await;

@@ -10,7 +10,7 @@ use bollard::models::{
 use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptions};
 use ipnet::IpNet;
 use weft_api::id::{Mac, NetworkId};
-use weft_api::network::{DEFAULT_MTU, Network, Origin, Subnet};
+use weft_api::network::{DEFAULT_MTU, MtuOption, Network, Origin, Subnet};
 
 use crate::Engine;
 use crate::error::{EngineError, EnsureError, RemoveError};
@@ -43,6 +43,8 @@ pub struct DockerNetwork {
     pub internal: bool,
     /// The MTU that it was made with, if any.
     pub mtu: Option<u16>,
+    /// The option that said so.
+    pub mtu_option: Option<MtuOption>,
     /// Whose addresses it has: [`DRIVER`] if ours.
     pub ipam: String,
 }
@@ -178,8 +180,10 @@ fn wanted(network: &Network) -> NetworkCreateRequest {
             (options, Some(id()))
         }
         // As the person made it elsewhere: Compose compares options, and takes others for another network.
-        Origin::Docker if network.mtu == DEFAULT_MTU => (HashMap::new(), None),
-        Origin::Docker => (HashMap::from([(OPTION_WEFT_MTU.to_owned(), network.mtu.to_string())]), None),
+        Origin::Docker { mtu } => {
+            let written = mtu.map(|option| (mtu_key(option).to_owned(), network.mtu.to_string()));
+            (written.into_iter().collect(), None)
+        }
     };
     let config = network.subnets.iter().map(|subnet| IpamConfig {
         subnet: Some(subnet.range.to_string()),
@@ -198,6 +202,13 @@ fn wanted(network: &Network) -> NetworkCreateRequest {
         enable_ipv6: Some(has_ipv6(network)),
         options: Some(options),
         ..NetworkCreateRequest::default()
+    }
+}
+
+fn mtu_key(option: MtuOption) -> &'static str {
+    match option {
+        MtuOption::Weft => OPTION_WEFT_MTU,
+        MtuOption::Docker => OPTION_MTU,
     }
 }
 
@@ -244,13 +255,16 @@ pub(crate) fn read(listed: Listed) -> DockerNetwork {
         };
         Some(Subnet { range, gateway })
     };
+    let written = |option| Some((option, options.get(mtu_key(option))?));
+    let mtu = written(MtuOption::Weft).or_else(|| written(MtuOption::Docker));
     DockerNetwork {
         id: listed.id.unwrap_or_default(),
         name: listed.name.unwrap_or_default(),
         network: options.get(OPTION_NETWORK).and_then(|id| id.parse().ok()),
         subnets: ipam.config.unwrap_or_default().into_iter().filter_map(subnet).collect(),
         internal: listed.internal.unwrap_or_default(),
-        mtu: options.get(OPTION_WEFT_MTU).or(options.get(OPTION_MTU)).and_then(|mtu| mtu.parse().ok()),
+        mtu: mtu.and_then(|(_, mtu)| mtu.parse().ok()),
+        mtu_option: mtu.map(|(option, _)| option),
         ipam: ipam.driver.unwrap_or_default(),
     }
 }

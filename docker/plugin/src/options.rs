@@ -16,9 +16,6 @@ pub const OPTION_MTU: &str = "com.docker.network.driver.mtu";
 /// `-o`: the MTU, in our own words.
 pub const OPTION_WEFT_MTU: &str = "weft.mtu";
 
-/// Everything that starts so is ours; what we do not know is refused by name, since it is a typing error.
-const OURS: &str = "weft.";
-
 const GENERIC: &str = "com.docker.network.generic";
 const INTERNAL: &str = "com.docker.network.internal";
 const IPV6: &str = "com.docker.network.enable_ipv6";
@@ -28,7 +25,7 @@ const GATEWAY: &str = "com.docker.network.gateway";
 /// An options map as Docker sends it: absent, null, or an object of anything.
 pub(crate) type Map = Option<BTreeMap<String, Value>>;
 
-/// The `-o` and Docker's flags of a network.
+/// The `-o` and Docker's flags of a network. An option that is not known is refused by name: it would be kept and do nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct NetworkOptions {
     pub network: Option<NetworkId>,
@@ -56,8 +53,13 @@ impl NetworkOptions {
         for (key, value) in map {
             match key.as_str() {
                 OPTION_NETWORK => self.network = Some(network(value)?),
+                OPTION_MTU | OPTION_WEFT_MTU if self.mtu.is_some() => {
+                    return Err(Refusal::new(format!(
+                        "{OPTION_MTU} and {OPTION_WEFT_MTU} say the same: give one of them"
+                    )));
+                }
                 OPTION_MTU | OPTION_WEFT_MTU => self.mtu = Some(mtu(key, value)?),
-                _ => refuse_unknown(key)?,
+                _ => return Err(unknown("-o", key)),
             }
         }
         Ok(())
@@ -70,7 +72,7 @@ pub(crate) fn ipam_network(map: &Map) -> Result<Option<NetworkId>, Refusal> {
     for (key, value) in map.iter().flatten() {
         match key.as_str() {
             OPTION_NETWORK => found = Some(network(value)?),
-            _ => refuse_unknown(key)?,
+            _ => return Err(unknown("--ipam-opt", key)),
         }
     }
     Ok(found)
@@ -81,14 +83,11 @@ pub(crate) fn is_gateway(map: &Map) -> bool {
     map.as_ref().and_then(|map| map.get(ADDRESS_KIND)).is_some_and(|kind| kind.as_str() == Some(GATEWAY))
 }
 
-fn refuse_unknown(key: &str) -> Result<(), Refusal> {
-    if !key.starts_with(OURS) {
-        return Ok(());
-    }
-    let key: String = key.chars().take(80).collect();
-    Err(Refusal::new(format!(
-        "weft has no option \"{key}\": there is {OPTION_WEFT_MTU} (-o {OPTION_WEFT_MTU}=1340), and {OPTION_NETWORK}, which weft sets itself"
-    )))
+fn unknown(given_by: &str, key: &str) -> Refusal {
+    Refusal::new(format!(
+        "weft has no option \"{key:.80}\" of {given_by}: leave it out, or write -o {OPTION_WEFT_MTU}=1340 (also called \
+         {OPTION_MTU}) if the MTU is meant"
+    ))
 }
 
 fn network(value: &Value) -> Result<NetworkId, Refusal> {

@@ -47,8 +47,19 @@ fn a_mistyped_option_is_named() {
 }
 
 #[test]
-fn options_of_others_are_let_be() {
-    let body = br#"{"Pool":null,"SubPool":null,"V6":null,"Options":{"foo":"bar"}}"#;
+fn options_that_are_not_known_are_named() {
+    for (method, body) in [
+        ("IpamDriver.RequestPool", r#"{"Options":{"foo":"bar"}}"#),
+        (
+            "NetworkDriver.CreateNetwork",
+            r#"{"NetworkID":"ab","Options":{"com.docker.network.generic":{"foo":"bar"},"com.docker.network.later":1}}"#,
+        ),
+    ] {
+        assert!(refused(method, body).contains("\"foo\""), "{method}");
+    }
+    let both = r#"{"NetworkID":"ab","Options":{"com.docker.network.generic":{"weft.mtu":"1300","com.docker.network.driver.mtu":"1300"}}}"#;
+    assert!(refused("NetworkDriver.CreateNetwork", both).contains("give one of them"));
+    let body = br#"{"Pool":null,"SubPool":null,"V6":null,"Options":null}"#;
     assert!(matches!(receive("IpamDriver.RequestPool", body), Ok(Incoming::Asked(Request::RequestPool(_)))));
     let body = br#"{"NetworkID":"ab","Options":null,"IPv4Data":null,"IPv6Data":null}"#;
     assert!(matches!(receive("NetworkDriver.CreateNetwork", body), Ok(Incoming::Asked(_))));

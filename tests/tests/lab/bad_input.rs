@@ -86,7 +86,28 @@ fn networks_and_addresses_that_cannot_be() {
         assert!(started < 8, "a /29 has no room for 8");
     };
     println!("after {started} containers: {}", full.stderr.trim());
-    assert!(full.stderr.contains("tiny") && full.stderr.contains("full"), "{full}");
+    for word in ["network tiny is full on this host", "10.80.0.0/29", "weft network inspect tiny", "--subnet"]
+    {
+        assert!(full.stderr.contains(word), "{word:?} in {full}");
+    }
+    docker_shows_our_sentence(h2);
+}
+
+/// What Docker prints of a network that cannot be made.
+fn docker_shows_our_sentence(host: &Host) {
+    let create = |args: &[&str], words: &[&str]| {
+        let command = ["docker", "network", "create", "-d", "weft", "--ipam-driver", "weft"];
+        let argv: Vec<&str> = command.into_iter().chain(args.iter().copied()).chain(["other"]).collect();
+        refused(host, &argv, 1, words);
+    };
+    create(&["--subnet", "10.77.0.128/25"], &["10.77.0.128/25", "app"]);
+    create(&["--subnet", "10.79.0.0/31"], &["/31"]);
+    create(&["--subnet", "::ffff:10.79.0.0/112", "--ipv6"], &["::ffff:"]);
+    create(&["-o", "foo=bar"], &["\"foo\"", "leave it out"]);
+    create(&["--ipam-opt", "size=9"], &["\"size\"", "--ipam-opt"]);
+    create(&["-o", "weft.mtu=many"], &["weft.mtu", "1340"]);
+    create(&["-o", "weft.mtu=1300", "-o", "com.docker.network.driver.mtu=1300"], &["give one of them"]);
+    assert!(!host.exec(["docker", "network", "inspect", "other"]).ok(), "nothing was made");
 }
 
 #[test]

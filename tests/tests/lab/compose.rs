@@ -180,3 +180,42 @@ fn a_file_with_ranges_of_its_own() {
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// Two hosts, one file, an MTU written as people write it for Docker's own drivers, or as for weft: no difference for Compose.
+#[test]
+fn options_are_the_same_on_every_host() {
+    if weft_lab::skip() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).up().unwrap();
+    let _mesh = Mesh::up(&lab, &[]).unwrap();
+    let (h1, h2) = (lab.host("h1"), lab.host("h2"));
+    let dir = std::env::temp_dir().join(format!("weft-compose-options-{}", std::process::id()));
+    for option in ["{com.docker.network.driver.mtu: \"1300\"}", "{weft.mtu: \"1340\"}", "{}"] {
+        let back = format!("driver: weft\n    driver_opts: {option}\n    ipam: {{driver: weft}}");
+        file(&dir, &back, "ADDRESS");
+        let path = dir.join("docker-compose.yml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("{ipv4_address: ADDRESS}", "{}")).unwrap();
+        compose(h1, &dir, &["up", "-d"]);
+        let options =
+            |host: &Host| host.docker(["network", "inspect", "-f", "{{json .Options}}", "shop_back"]);
+        eventually("the network on h2", Duration::from_secs(5), || options(h2).is_ok());
+        assert_eq!(options(h1).unwrap(), options(h2).unwrap(), "{option}");
+        // Compose looks at what is there, and would refuse another network of this name.
+        compose(h2, &dir, &["up", "-d"]);
+        let (a, b) =
+            (Container::of(h1, "shop_db_1", "shop_back"), Container::of(h2, "shop_db_1", "shop_back"));
+        eventually("ping", Duration::from_secs(5), || a.pings(&b.v4));
+        std::thread::scope(|scope| {
+            for host in [h1, h2] {
+                let dir = &dir;
+                scope.spawn(move || compose(host, dir, &["down"]));
+            }
+        });
+        eventually("back is gone everywhere", Duration::from_secs(60), || {
+            !h1.exec(["weft", "network", "ls"]).stdout.contains("shop_")
+        });
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}

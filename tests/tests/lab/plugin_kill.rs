@@ -196,6 +196,29 @@ impl Bench<'_> {
     }
 }
 
+impl Bench<'_> {
+    /// `docker network create` during which the agent, which decides too, dies. Docker tells the name only afterwards.
+    fn docker_network(&mut self, call: &'static str, when: When, name: &str) {
+        let create = ["docker", "network", "create", "-d", "weft", "--ipam-driver", "weft", name];
+        if !self.kill_in(call, when, &create) {
+            let again =
+                || self.host.exec(create).ok() || self.host.exec(["docker", "network", "inspect", name]).ok();
+            eventually(&format!("the second try after {call} {when:?}"), deadline(20.0), again);
+        }
+        eventually("it is the mesh's", deadline(20.0), || {
+            let listed = self.host.exec(["weft", "network", "ls", "--json"]).stdout;
+            let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
+            listed.iter().any(|network| network["name"] == name && network["state"] == "here")
+        });
+        self.host.docker(["run", "--rm", "--network", name, "busybox", "true"]).unwrap();
+        self.settled(call);
+        self.host.docker(["network", "rm", name]).unwrap();
+        eventually("it is gone", deadline(20.0), || {
+            !self.host.exec(["weft", "network", "inspect", name]).ok()
+        });
+    }
+}
+
 #[test]
 fn the_agent_dies_in_each_call_and_nothing_is_lost() {
     if weft_lab::skip() {
@@ -228,6 +251,16 @@ fn the_agent_dies_in_each_call_and_nothing_is_lost() {
     for (when, names) in [(When::Answered, ["n1", "n2"]), (When::Asked, ["n3", "n4"])] {
         bench.network("RequestPool", "ReleasePool", when, names[0]);
         bench.network("CreateNetwork", "DeleteNetwork", when, names[1]);
+    }
+
+    // The founder dies between the range of a network and its name: a sentence, or a network; and the second try works.
+    for (call, when, name) in [
+        ("RequestPool", When::Answered, "d1"),
+        ("RequestPool", When::Asked, "d2"),
+        ("CreateNetwork", When::Answered, "d3"),
+        ("CreateNetwork", When::Asked, "d4"),
+    ] {
+        bench.docker_network(call, when, name);
     }
 
     // The lowest free address is given first, so what is lost would be missing at the beginning.
