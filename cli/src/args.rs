@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 use weft_agent::setup::DEFAULT_PORT;
 use weft_agent::state::DEFAULT_DIR;
+use weft_api::request::Whom;
 use weft_api::roster::Cipher;
 
 /// Several Docker hosts, one encrypted Ethernet.
@@ -82,7 +83,6 @@ pub enum Command {
     Network(NetworkCommand),
     /// Put a container that runs, or the network namespace of any process, on a network
     #[command(
-        allow_missing_positional = true,
         override_usage = "weft attach <CONTAINER> <NETWORK> [--ip <IP>]\n       weft attach --pid <N> <NETWORK> [--ip <IP>]",
         after_help = "Examples:\n  weft attach web app\n  weft attach web app --ip 10.32.0.9\n  weft attach --pid 4711 app\n\n\
             It gets an interface weft0, weft1, ... there, until it is detached or ends. A container that is started again is not\n\
@@ -91,7 +91,6 @@ pub enum Command {
     Attach(Attach),
     /// Take it off again
     #[command(
-        allow_missing_positional = true,
         override_usage = "weft detach <CONTAINER> <NETWORK>\n       weft detach --pid <N> <NETWORK>",
         after_help = "Examples:\n  weft detach web app\n  weft detach --pid 4711 app"
     )]
@@ -305,15 +304,33 @@ pub struct CreateNetwork {
     pub internal: bool,
 }
 
-/// What is attached.
+/// What is attached, and to which network: the options may stand before, after or between the names.
 #[derive(ClapArgs, Debug)]
 pub struct What {
-    /// The container
-    #[arg(required_unless_present = "pid", conflicts_with = "pid")]
-    pub container: Option<String>,
+    /// The container, unless --pid is given, and the network
+    #[arg(required = true, value_names = ["CONTAINER", "NETWORK"], num_args = 1..=2)]
+    names: Vec<String>,
     /// A process whose network namespace it is
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pid: Option<u32>,
+    pid: Option<u32>,
+}
+
+impl What {
+    /// Whom, and the network's name.
+    pub fn read(self) -> Result<(Whom, String), clap::Error> {
+        match (<[String; 2]>::try_from(self.names), self.pid) {
+            (Ok([container, network]), None) => Ok((Whom::Container(container), network)),
+            (Err(names), Some(pid)) if names.len() == 1 => Ok((Whom::Pid(pid), names.concat())),
+            (_, Some(_)) => Err(usage("with --pid give the network alone: weft attach --pid N NETWORK")),
+            (_, None) => Err(usage(
+                "give a container and a network (weft attach CONTAINER NETWORK), or --pid N and a network",
+            )),
+        }
+    }
+}
+
+fn usage(sentence: &str) -> clap::Error {
+    Args::command().error(clap::error::ErrorKind::WrongNumberOfValues, sentence)
 }
 
 /// `weft attach`
@@ -321,8 +338,6 @@ pub struct What {
 pub struct Attach {
     #[command(flatten)]
     pub what: What,
-    /// The network
-    pub network: String,
     /// The address it shall have; one of IPv4 and one of IPv6 at most [default: the lowest free one]
     #[arg(long)]
     pub ip: Vec<IpAddr>,
@@ -333,8 +348,6 @@ pub struct Attach {
 pub struct Detach {
     #[command(flatten)]
     pub what: What,
-    /// The network
-    pub network: String,
 }
 
 /// `weft expose`
@@ -411,7 +424,6 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use clap::error::ErrorKind;
     use proptest::prelude::*;
 
@@ -502,18 +514,34 @@ mod tests {
     #[test]
     fn what_is_attached_is_a_container_or_a_process() {
         let read = |line: &str| match parse(line) {
-            Ok(Command::Attach(args)) => Some((args.what.container, args.what.pid, args.network)),
+            Ok(Command::Attach(args)) => {
+                let (whom, network) = args.what.read().ok()?;
+                Some((whom, network, args.ip.len()))
+            }
             _ => None,
         };
-        assert_eq!(read("weft attach web app"), Some((Some("web".into()), None, "app".into())));
-        assert_eq!(read("weft attach --pid 17 app"), Some((None, Some(17), "app".into())));
-        assert_eq!(
-            read("weft attach web app --ip 10.32.0.9"),
-            Some((Some("web".into()), None, "app".into()))
-        );
-        for line in
-            ["weft attach app", "weft attach", "weft attach --pid 17 web app", "weft attach --pid 0 app"]
-        {
+        let web = |ips| Some((Whom::Container("web".into()), "app".to_owned(), ips));
+        assert_eq!(read("weft attach web app"), web(0));
+        for line in [
+            "weft attach web app --ip 10.32.0.9",
+            "weft attach web --ip 10.32.0.9 app",
+            "weft attach --ip 10.32.0.9 web app",
+            "weft attach --ip=10.32.0.9 web app",
+        ] {
+            assert_eq!(read(line), web(1), "{line}");
+        }
+        assert_eq!(read("weft attach web --ip 10.32.0.9 app --ip fd00::9"), web(2));
+        let pid = |ips| Some((Whom::Pid(17), "app".to_owned(), ips));
+        assert_eq!(read("weft attach --pid 17 app"), pid(0));
+        assert_eq!(read("weft attach app --ip 10.32.0.9 --pid 17"), pid(1));
+        for line in [
+            "weft attach app",
+            "weft attach",
+            "weft attach a b c",
+            "weft attach --pid 17 web app",
+            "weft attach --pid 17",
+            "weft attach --pid 0 app",
+        ] {
             assert_eq!(read(line), None, "{line}");
         }
     }

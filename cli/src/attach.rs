@@ -9,7 +9,8 @@ use crate::show::join;
 use crate::{Done, args};
 
 pub async fn attach(admin: &Admin, args: args::Attach) -> Done {
-    put(admin, whom(args.what.container, args.what.pid)?, args.network, args.ip).await
+    let (whom, network) = named(args.what);
+    put(admin, whom, network, args.ip).await
 }
 
 pub async fn expose(admin: &Admin, args: args::Expose) -> Done {
@@ -17,9 +18,9 @@ pub async fn expose(admin: &Admin, args: args::Expose) -> Done {
 }
 
 pub async fn detach(admin: &Admin, args: args::Detach) -> Done {
-    let whom = whom(args.what.container, args.what.pid)?;
-    admin.detach(&Detach { whom, network: args.network.clone() }).await?;
-    println!("{}", args.network);
+    let (whom, network) = named(args.what);
+    admin.detach(&Detach { whom, network: network.clone() }).await?;
+    println!("{network}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -35,9 +36,7 @@ async fn put(admin: &Admin, whom: Whom, network: String, addresses: Vec<std::net
     Ok(ExitCode::SUCCESS)
 }
 
-fn whom(container: Option<String>, pid: Option<u32>) -> anyhow::Result<Whom> {
-    let named = container.map(Whom::Container).or(pid.map(Whom::Pid));
-    named.ok_or_else(|| {
-        anyhow::anyhow!("say what to attach: a container, or --pid and the number of a process")
-    })
+/// Ends the process as clap does if the names make no sense.
+fn named(what: args::What) -> (Whom, String) {
+    what.read().unwrap_or_else(|e| e.exit())
 }
