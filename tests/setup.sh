@@ -16,6 +16,7 @@ needed=(
     dockerd:docker.io docker:docker.io nsenter:util-linux setsid:util-linux awk:mawk mount:mount
 )
 [ "$what" = bench ] && needed+=(fastd:fastd tincd:tinc)
+[ "$what" = test ] && needed+=(systemd-analyze:systemd)
 
 packages=()
 want() {

@@ -20,11 +20,13 @@ use tower::ServiceExt;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
 use weft_api::error::{ApiError, ErrorKind};
 use weft_api::id::{HostId, NetworkId};
-use weft_api::request::Caller;
+use weft_api::request::{Caller, path};
 use weft_api::roster::{RosterRecord, Standing};
 use weft_api::sign::Signed;
 use weft_client::{ExchangeError, MAX_ANSWER, exchange};
 use weft_router_io::node::{ApiStream, MeshView, Node, StreamError};
+
+use crate::clock;
 
 /// No request to the deciding host waits longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -130,13 +132,14 @@ impl Deciding {
         Err(serde_json::from_slice(&body).map_err(unreadable)?)
     }
 
-    /// Serves the streams of other members: the controller's routes, to whom the session says it is.
+    /// Serves the streams of other members, to whom the session says it is: the time, and the controller's routes.
     pub async fn serve(&self, from: HostId, stream: ApiStream) {
         let here = self.here.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let here = here.clone();
             async move {
                 let response = match here {
+                    _ if request.uri().path() == path::TIME => clock::tell(),
                     Some(routes) => call(routes, request.map(Body::new), Caller::Member(from)).await,
                     None => answer(ApiError::new(
                         ErrorKind::Unavailable,

@@ -3,17 +3,18 @@
 //! is opened between networks. Rules go through the `iptables` and `ip6tables` on PATH: the backend that Docker uses.
 
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::process::Output;
 
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use weft_api::id::NetworkId;
+
+use crate::program::{first_line, run};
 
 /// Our chain, in the filter table of both families.
 const CHAIN: &str = "WEFT";
@@ -23,9 +24,6 @@ const DOCKER_CHAIN: &str = "DOCKER-USER";
 
 /// How long somebody else may hold the lock of iptables, seconds.
 const LOCK: &str = "5";
-
-/// How long a call may take in all.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How the rules are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +94,12 @@ pub async fn in_place(networks: &BTreeSet<NetworkId>) -> Result<bool, FirewallEr
         }
     }
     Ok(true)
+}
+
+/// Whether frames between two ports of a bridge meet the filters of IP at all.
+#[must_use]
+pub fn bridged_frames_are_filtered() -> bool {
+    FAMILIES.into_iter().any(Family::filters_bridges)
 }
 
 /// Removes every trace of ours; nothing there is no error.
@@ -169,9 +173,7 @@ impl Family {
     }
 
     fn refused(self, program: &str, output: &Output) -> FirewallError {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said =
-            said.lines().find(|l| !l.trim().is_empty()).unwrap_or("it does not say why").trim().to_owned();
+        let said = first_line(&output.stderr);
         FirewallError::Refused { program: program.to_owned(), said }
     }
 
@@ -179,27 +181,6 @@ impl Family {
     fn filters_bridges(self) -> bool {
         std::fs::read_to_string(self.switch).is_ok_and(|text| text.trim() != "0")
     }
-}
-
-async fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let talk = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A program that ends early says why in its exit code.
-            let _ended = stdin.write_all(input.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    tokio::time::timeout(PATIENCE, talk).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {} s", PATIENCE.as_secs())))
-    })
 }
 
 /// The script that makes `rules` right; `None` if they are.

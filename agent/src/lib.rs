@@ -16,7 +16,8 @@
 //! | `api` | the admin socket |
 //! | [`leave`], [`setup`] | leaving a mesh; founding and joining one, and what a machine must have |
 //! | [`doctor`] | what usually breaks |
-//! | [`service`] | the units of systemd |
+//! | `clock` | what time it is on other hosts |
+//! | [`service`], `program` | the units of systemd; programs that are run to their end |
 //! | [`run`] | `weft up` |
 
 mod api;
@@ -24,6 +25,7 @@ mod attach;
 mod blocks;
 pub mod book;
 pub mod capture;
+mod clock;
 pub mod deciding;
 mod docker;
 pub mod doctor;
@@ -33,6 +35,7 @@ pub mod leave;
 mod naming;
 mod networks;
 mod plugin;
+mod program;
 pub mod run;
 pub mod service;
 pub mod setup;

@@ -12,6 +12,7 @@ use tokio::process::Command;
 use weft_client::Admin;
 use weft_docker_plugin::SOCKET as PLUGIN_SOCKET;
 
+use crate::program::first_line;
 use crate::state::{DEFAULT_DIR, StateDir};
 
 /// The daemon's unit.
@@ -93,6 +94,12 @@ pub async fn start(admin: &Admin) -> Result<(), ServiceError> {
     answered(admin).await
 }
 
+/// Opens the socket anew and starts the daemon with it.
+pub async fn restart(admin: &Admin) -> Result<(), ServiceError> {
+    systemctl(&["restart", SOCKET, SERVICE]).await?;
+    answered(admin).await
+}
+
 /// Lets Docker connect again after [`stop`]; the daemon starts when it does.
 pub async fn listen() -> Result<(), ServiceError> {
     systemctl(&["start", SOCKET]).await
@@ -140,10 +147,7 @@ async fn systemctl(arguments: &[&str]) -> Result<(), ServiceError> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(
-        said.lines().find(|l| !l.trim().is_empty()).unwrap_or("it does not say why").trim().to_owned(),
-    ))
+    Err(failed(first_line(&output.stderr)))
 }
 
 /// The units by name. Docker waits for ever for a socket where nobody answers: a daemon that cannot start gives up after half a

@@ -74,6 +74,7 @@ impl Api {
             .route(&named(path::NETWORKS), get(network).delete(remove_network).fallback(decide))
             .route(&format!("{}/{}", named(path::NETWORKS), path::HERE), post(attach).delete(detach))
             .route(&format!("{}/{{to}}", path::TRACE), get(trace))
+            .route(path::CLOCKS, get(|api: Here| async move { Json(api.clocks().await).into_response() }))
             .route(path::ATTACHMENTS, post(attachments::attach).delete(attachments::detach))
             .route(path::TOKENS, any(decide))
             .route(&named(path::TOKENS), any(decide))

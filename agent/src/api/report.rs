@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use weft_api::fact::Item;
 use weft_api::id::{HostId, NetworkId};
 use weft_api::network::{DEFAULT_MTU, Network};
-use weft_api::report::{Block, Endpoint, Host, Link, Network as NetworkReport, NetworkState, Part, Status};
+use weft_api::report::{
+    Block, Endpoint, Host, Link, Network as NetworkReport, NetworkState, Part, Skew, Status,
+};
 use weft_api::roster::{RosterRecord, Standing};
 use weft_router::offload::Offloads;
 use weft_router_io::lane::Granted;
@@ -14,6 +16,7 @@ use weft_router_io::node::MeshView;
 
 use super::Api;
 use crate::book::blocks;
+use crate::clock;
 use crate::deciding::decider;
 use crate::docker::Docker;
 use crate::tables;
@@ -58,6 +61,14 @@ impl Api {
         let mut links = self.node.links();
         links.sort_by(|a, b| a.host.cmp(&b.host));
         links
+    }
+
+    /// The clocks of members that can be reached, by name.
+    pub async fn clocks(&self) -> Vec<Skew> {
+        let view = self.book.view();
+        let others = members(&view).filter(|(id, _)| *id != self.identity.id() && self.reaches(&view, *id));
+        let others = others.map(|(id, record)| (id, record.name.clone())).collect();
+        clock::compare(&self.node, others).await
     }
 
     /// The containers of all hosts, by network and address.

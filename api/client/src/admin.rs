@@ -65,6 +65,11 @@ impl Admin {
         self.get(&named(path::TRACE, to)).await
     }
 
+    /// The clocks of other members.
+    pub async fn clocks(&self) -> Result<Vec<report::Skew>, ApiError> {
+        self.get(path::CLOCKS).await
+    }
+
     /// The networks.
     pub async fn networks(&self) -> Result<Vec<report::Network>, ApiError> {
         self.get(path::NETWORKS).await

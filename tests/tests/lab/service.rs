@@ -14,17 +14,22 @@ const UNITS: [&str; 2] = ["/etc/systemd/system/weft.service", "/etc/systemd/syst
 /// $ACTIVATOR is put in.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 echo "$*" >>/run/systemctl.log
+start() {
+    command=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/weft.service)
+    setsid $ACTIVATOR /run/docker/plugins/weft.sock setpriv --no-new-privs $command \
+        </dev/null >>/run/service.log 2>&1 &
+}
+stop() {
+    kill -9 "$(cat /run/activator.pid)"
+    pid=$(cat /run/activated.pid)
+    kill "$pid"
+    while kill -0 "$pid"; do sleep 0.05; done
+    rm -f /run/docker/plugins/weft.sock
+}
 case "$*" in
-    "enable --now"*|"start weft-plugin.socket weft.service")
-        command=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/weft.service)
-        setsid $ACTIVATOR /run/docker/plugins/weft.sock setpriv --no-new-privs $command \
-            </dev/null >>/run/service.log 2>&1 & ;;
-    stop*|"disable --now"*)
-        kill -9 "$(cat /run/activator.pid)"
-        pid=$(cat /run/activated.pid)
-        kill "$pid"
-        while kill -0 "$pid"; do sleep 0.05; done
-        rm -f /run/docker/plugins/weft.sock ;;
+    "enable --now"*|"start weft-plugin.socket weft.service") start ;;
+    restart*) stop; start ;;
+    stop*|"disable --now"*) stop ;;
 esac
 exit 0
 "#;
@@ -38,6 +43,24 @@ fn with_systemd(host: &Host) {
 
 fn there(host: &Host, path: &str) -> bool {
     host.exec(["test", "-e", path]).ok()
+}
+
+fn doctor_starts_what_is_stopped(host: &Host) {
+    host.run(["systemctl", "stop", "weft-plugin.socket", "weft.service"]).unwrap();
+    let sick = host.exec(["weft", "doctor"]);
+    assert!(sick.status == 1 && sick.stdout.contains("weft doctor --fix"), "{sick}");
+    let mended = host.exec(["weft", "doctor", "--fix"]);
+    println!("{}", mended.stdout);
+    assert!(mended.stdout.contains("mended    daemon"), "{mended}");
+    eventually("status is content", Duration::from_secs(20), || host.exec(["weft", "status"]).ok());
+
+    // Somebody emptied /run/docker/plugins.
+    host.run(["rm", PLUGIN]).unwrap();
+    let sick = host.exec(["weft", "doctor"]);
+    assert!(sick.status == 1 && sick.stdout.contains("cannot reach weft"), "{sick}");
+    let mended = host.exec(["weft", "doctor", "--fix"]);
+    assert!(mended.stdout.contains("mended    plugin") && there(host, PLUGIN), "{mended}");
+    eventually("status is content", Duration::from_secs(20), || host.exec(["weft", "status"]).ok());
 }
 
 #[test]
@@ -86,6 +109,8 @@ fn the_units_keep_docker_connected_and_go_with_the_mesh() {
     eventually("the daemon ends", Duration::from_secs(5), || !there(h2, "/run/weft/weft.sock"));
     assert!(there(h2, PLUGIN), "a daemon that ends leaves systemd's socket");
     eventually("the daemon is back", Duration::from_secs(10), || h2.exec(["weft", "status"]).ok());
+
+    doctor_starts_what_is_stopped(h2);
 
     h2.docker(["rm", "-f", "beta"]).unwrap();
     h2.run(["weft", "leave"]).unwrap();
