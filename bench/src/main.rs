@@ -7,6 +7,7 @@ mod measure;
 mod peer;
 mod probe;
 mod report;
+mod start;
 
 use std::{
     fs,
@@ -47,6 +48,9 @@ struct Cli {
     /// One TCP stream over weft and over VXLAN, 20 s; fails if weft is far below what it should be
     #[arg(long)]
     short: bool,
+    /// How long a container takes to start, on weft's networks and on Docker's own
+    #[arg(long, conflicts_with = "short")]
+    start: bool,
     #[command(subcommand)]
     command: Option<Hidden>,
 }
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Hidden::Probe(probe)) => probe::run(probe),
         None if cli.short => short(),
+        None if cli.start => ready(&[Peer::Weft]).and_then(|()| start::run()),
         None => whole(&cli.peers, cli.rounds, &cli.out),
     };
     match done {
