@@ -103,23 +103,24 @@ impl Keeper {
     }
 
     fn say(&self, stranded: &[Stranded]) {
-        let sentences: Vec<String> = stranded
-            .iter()
-            .map(|Stranded { id, name, why, .. }| {
-                let next = if self.tries.left(id) {
-                    "weft starts it again".to_owned()
-                } else {
-                    format!("weft has tried {TRIES} times: docker start {name}")
-                };
-                format!("container {name} does not run, since Docker could not connect it ({why}): {next}")
-            })
-            .collect();
+        let sentences: Vec<String> =
+            stranded.iter().map(|container| sentence(container, self.tries.left(&container.id))).collect();
         self.tell.send_if_modified(|told| {
             let news = *told != sentences;
             *told = sentences;
             news
         });
     }
+}
+
+/// What is wrong with a container, and what to do if it is not started `again`.
+fn sentence(Stranded { name, why, .. }: &Stranded, again: bool) -> String {
+    let next = if again {
+        "weft starts it again".to_owned()
+    } else {
+        format!("weft has tried {TRIES} times, so find out why, then docker start {name}")
+    };
+    format!("container {name} does not run, since Docker could not connect it ({why}): {next}")
 }
 
 /// How often each container was started since the engine came up, and not before when it is next.
@@ -184,6 +185,11 @@ mod tests {
         }
         assert_eq!(at, [0, 2, 6, 14, 30]);
         assert!(!tries.left("aa") && tries.left("bb"));
+        assert_eq!(
+            sentence(&listed[0], tries.left("aa")),
+            "container aa does not run, since Docker could not connect it (plugin \"weft\" not found): \
+             weft has tried 5 times, so find out why, then docker start aa"
+        );
     }
 
     #[test]

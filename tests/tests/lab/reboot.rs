@@ -156,7 +156,7 @@ fn the_engine_first_and_the_agent_late() {
     host.engine_launch().unwrap();
     std::thread::sleep(LATE);
     mesh.restart("h2").unwrap();
-    host.engine_wait().unwrap();
+    eventually("Docker answers", deadline(90.0), || host.engine_wait().is_ok());
     println!("with the agent after {LATE:?} the engine is up after {:.1} s", start.elapsed().as_secs_f64());
     let start = Instant::now();
     assert!(host.exec(["docker", "ps"]).ok());
@@ -189,7 +189,7 @@ fn what_docker_gave_up_on_is_started_when_the_agent_is_there() {
     power_cycle(host);
     let start = Instant::now();
     host.engine_launch().unwrap();
-    host.engine_wait().unwrap();
+    eventually("Docker answers", deadline(90.0), || host.engine_wait().is_ok());
     println!("without the agent the engine is up after {:.1} s", start.elapsed().as_secs_f64());
     assert!(addresses(host).is_empty(), "Docker has given up on all");
 
