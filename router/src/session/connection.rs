@@ -7,7 +7,6 @@ use weft_api::id::BootId;
 use super::dialling::DIAL_TIMEOUT;
 use super::lanes::Lanes;
 use super::peer::KEYS_LINGER;
-use super::probe::Echo;
 use super::rekey::Epochs;
 use super::{ConnectionId, Path};
 
@@ -38,6 +37,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub id: ConnectionId,
+    /// Where its envelopes go.
     pub path: Path,
     pub ours: bool,
     pub replaces: bool,
@@ -53,12 +53,11 @@ pub(super) struct Connection {
     pub confirmed: bool,
     /// It has not got fresh keys when it should.
     pub worn: bool,
-    pub echo: Echo,
     pub lanes: Lanes,
     pub heard: Duration,
     /// A probe came before it could be answered.
     pub asked: bool,
-    probed: Option<Duration>,
+    pub probed: Option<Duration>,
 }
 
 impl Connection {
@@ -75,7 +74,6 @@ impl Connection {
             boot: None,
             confirmed: false,
             worn: false,
-            echo: Echo::default(),
             lanes: Lanes::default(),
             heard: now,
             asked: false,
@@ -116,11 +114,5 @@ impl Connection {
         let regular =
             after(if self.confirmed && !self.epochs.proving() { PROBE_INTERVAL } else { CONFIRM_INTERVAL });
         Some(if lower || self.epochs.proving() { regular.min(suspect) } else { suspect })
-    }
-
-    /// A probe to send now.
-    pub(super) fn probe(&mut self, now: Duration) -> [u8; super::probe::PROBE_LEN] {
-        self.probed = Some(now);
-        self.echo.question(now)
     }
 }

@@ -14,6 +14,8 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Dials of one peer that may be unfinished at a time.
 pub const MAX_PENDING: usize = 4;
 
+/// Addresses that are dialled before the first relay.
+const DIRECT_FIRST: usize = 2;
 /// Between two addresses of one round.
 const STAGGER: Duration = Duration::from_millis(250);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -23,6 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Dialling {
     given: Vec<Path>,
+    /// Neighbours that may relay.
+    relays: Vec<Path>,
     /// Where it answered last; tried first.
     proven: Option<Path>,
     cursor: usize,
@@ -45,9 +49,21 @@ impl Dialling {
         self.given = given;
     }
 
+    /// Replaces the neighbours that may relay.
+    pub(super) fn set_relays(&mut self, relays: &[Path]) {
+        self.relays = relays.to_vec();
+    }
+
+    /// The addresses.
+    pub(super) fn given(&self) -> &[Path] {
+        &self.given
+    }
+
     /// It answered there.
     pub(super) fn prove(&mut self, path: Path) {
-        self.proven = Some(path);
+        if path.is_direct() {
+            self.proven = Some(path);
+        }
     }
 
     /// From the first address again, not before `at`.
@@ -57,7 +73,7 @@ impl Dialling {
 
     /// When [`Self::due`] has an address again.
     pub(super) fn next(&self) -> Option<Duration> {
-        (!self.given.is_empty() || self.proven.is_some()).then_some(self.next)
+        (!self.addresses().is_empty()).then_some(self.next)
     }
 
     /// The address to dial now. Those in `pending` are passed over.
@@ -80,9 +96,14 @@ impl Dialling {
         found
     }
 
+    /// Relays have their turn early: a host has many addresses that lead nowhere.
     fn addresses(&self) -> Vec<Path> {
-        let others = self.given.iter().copied().filter(|a| Some(*a) != self.proven);
-        self.proven.into_iter().chain(others).collect()
+        let direct = self.given.iter().filter(|a| Some(**a) != self.proven);
+        let mut addresses: Vec<Path> = self.proven.iter().chain(direct).copied().collect();
+        for (n, relay) in self.relays.iter().enumerate() {
+            addresses.insert((DIRECT_FIRST + 2 * n).min(addresses.len()), *relay);
+        }
+        addresses
     }
 }
 

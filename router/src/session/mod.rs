@@ -9,7 +9,8 @@
 //! | `rekey` | fresh keys: when, who begins, when the old ones go |
 //! | `dialling` | which address is dialled when |
 //! | `lanes` | by which of our lanes frames go |
-//! | `path` | what carries datagrams |
+//! | `path`, `paths`, `ways` | what carries datagrams; which of a peer's paths is used, which are tried |
+//! | `relays` | which neighbours may relay to whom |
 //! | [`probe`] | the three-way echo |
 //! | [`message`] | the bytes of the control stream |
 //! | `notice` | how many notices are sent |
@@ -21,11 +22,15 @@ mod lanes;
 pub mod message;
 mod notice;
 mod path;
+mod paths;
 mod peer;
 pub mod probe;
 mod rekey;
+mod relays;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,10 +42,12 @@ use crate::drop::DropReason;
 use indexes::Indexes;
 use notice::NoticeLimit;
 use peer::{Peer, Scene};
+use relays::Relays;
 
 pub use connection::{CONFIRM_INTERVAL, DOWN_AFTER, PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
 pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
 pub use path::{Path, Remote, StreamId};
+pub use paths::{COMPARE_INTERVAL, MAX_PATHS, PATH_LINGER, SEARCH_INTERVAL};
 pub use peer::{KEYS_LINGER, MAX_CONNECTIONS};
 pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey, Share};
 
@@ -80,6 +87,10 @@ pub enum Event<'a> {
     Lost(ConnectionId, Option<Why>),
     /// A probe from an authentic envelope under our index, that came by this path.
     Probe(u32, Path, &'a [u8]),
+    /// An authentic envelope under our index, newer than all before, of so many bytes, from another address than the one before.
+    Moved(u32, SocketAddr, usize),
+    /// The best first hops to members that are not linked directly, as far as facts tell.
+    Routes(&'a BTreeMap<HostId, HostId>),
     /// The first authentic envelope under our index.
     FirstAuthentic(u32),
     /// An envelope from there had an index that nobody here knows.
@@ -216,6 +227,7 @@ pub struct Sessions {
     started: bool,
     peers: BTreeMap<HostId, Peer>,
     notices: NoticeLimit,
+    relays: Relays,
 }
 
 impl Sessions {
@@ -232,6 +244,7 @@ impl Sessions {
             started: false,
             peers: BTreeMap::new(),
             notices: NoticeLimit::default(),
+            relays: Relays::default(),
         }
     }
 
@@ -248,7 +261,7 @@ impl Sessions {
             Event::Members(members) => self.members(now, members, actions),
             Event::Addresses(host, paths) => {
                 self.with_peer(now, actions, host, |peer, scene| {
-                    peer.dialling.set_addresses(scene.now, paths);
+                    peer.set_addresses(scene, paths);
                 });
             }
             Event::Reached(id, host) => self.reached(now, id, host, actions),
@@ -266,6 +279,11 @@ impl Sessions {
                     peer.probed(scene, index, path, body);
                 });
             }
+            Event::Moved(index, from, len) => {
+                let owner = self.owner(|c| c.epochs.opens(index));
+                self.with(now, actions, owner, |peer, scene| peer.moved(scene, Path::Udp(from), len));
+            }
+            Event::Routes(routes) => self.relays.set_routes(routes),
             Event::FirstAuthentic(index) => {
                 let owner = self.owner(|c| c.epochs.opens(index));
                 self.with(now, actions, owner, |peer, scene| {
@@ -331,7 +349,25 @@ impl Sessions {
             .map(|p| p.host)
             .collect();
         for host in due {
-            self.with_peer(now, actions, host, Peer::tick);
+            let relays = self.relays.of(now, host);
+            self.with_peer(now, actions, host, |peer, scene| {
+                peer.set_relays(scene, relays);
+                peer.tick(scene);
+            });
+        }
+        self.update_relays(now, actions);
+    }
+
+    /// Whoever is linked directly may relay; who goes by one that is not any more must know at once.
+    fn update_relays(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let neighbours = self.peers.values().filter(|p| p.is_neighbour()).map(|p| p.host);
+        if !self.relays.set_neighbours(neighbours) {
+            return;
+        }
+        let hosts: Vec<HostId> = self.peers.keys().copied().collect();
+        let neighbours = self.relays.neighbours().clone();
+        for host in hosts {
+            self.with_peer(now, actions, host, |peer, scene| peer.keep_relays(scene, &neighbours));
         }
     }
 

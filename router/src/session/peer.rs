@@ -10,7 +10,7 @@ use super::connection::{Connection, Stage};
 use super::dialling::{Dialling, Jitter};
 use super::indexes::Indexes;
 use super::lanes::{LaneProbe, Lanes, Step};
-use super::probe::Heard;
+use super::paths::{Heard, Paths};
 use super::{Action, ConnectionId, Hello, LinkView, Path, Why};
 use crate::drop::DropReason;
 
@@ -69,8 +69,10 @@ pub(super) struct Peer {
     pub host: HostId,
     pub connections: Vec<Connection>,
     pub dialling: Dialling,
+    pub paths: Paths,
+    pub relays: Vec<Path>,
     pub used: Option<ConnectionId>,
-    up: bool,
+    pub up: bool,
     /// The session in use should be replaced by a new one.
     renew: bool,
     /// A notice said that this connection is unknown to the peer; its probe must be answered before then.
@@ -91,6 +93,8 @@ impl Peer {
             host,
             connections: Vec::new(),
             dialling,
+            paths: Paths::default(),
+            relays: Vec::new(),
             used: None,
             up: false,
             renew: false,
@@ -149,13 +153,15 @@ impl Peer {
             .filter(|c| c.boot.is_some_and(|b| b != hello.boot))
             .map(|c| c.id)
             .collect();
+        if !older.is_empty() {
+            self.paths.rest();
+        }
         for old in older {
             self.end(scene, old, Why::Restarted);
         }
         scene.act(Action::InstallSend(id, self.host, hello.index, path));
-        if let Some(asked) = self.connections.iter_mut().find(|c| c.id == id && c.asked) {
-            let body = asked.probe(scene.now);
-            scene.act(Action::Probe(id, path, body, false));
+        if self.connections.iter().any(|c| c.id == id && c.asked) {
+            self.ask(scene, id, path);
         }
         self.choose(scene);
     }
@@ -186,38 +192,37 @@ impl Peer {
     }
 
     pub(super) fn heard(&mut self, scene: &mut Scene<'_>, index: u32) {
-        if let Some(connection) = self.by_index(index) {
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.epochs.opens(index)) {
             connection.heard = scene.now;
         }
     }
 
     pub(super) fn probed(&mut self, scene: &mut Scene<'_>, index: u32, from: Path, body: &[u8]) {
-        let Some(connection) = self.by_index(index) else { return };
+        let Some(connection) = self.connections.iter_mut().find(|c| c.epochs.opens(index)) else { return };
         if let Some(probe) = LaneProbe::read(body) {
             return Self::lane_probed(scene, connection, probe);
         }
-        let heard = match connection.echo.heard(scene.now, body) {
-            Ok(heard) => heard,
-            Err(reason) => return scene.act(Action::Count(reason)),
-        };
         if !connection.ready() {
             connection.asked = true; // It knows our index, we do not know its yet.
             return;
         }
+        let heard = match self.paths.hear(scene.now, from, body) {
+            Ok(heard) => heard,
+            Err(reason) => return scene.act(Action::Count(reason)),
+        };
         connection.heard = scene.now;
         let (id, path) = (connection.id, connection.path);
-        match heard {
-            Heard::Question(answer) => scene.act(Action::Probe(id, from, answer, true)),
-            Heard::Answer(close) => scene.act(Action::Probe(id, from, close, true)),
-            Heard::Close | Heard::Late => {}
+        if let Heard::Reply(reply) | Heard::Answered(reply) = heard {
+            scene.act(Action::Probe(id, from, reply, true));
         }
-        if matches!(heard, Heard::Answer(_) | Heard::Close) {
+        if matches!(heard, Heard::Answered(_) | Heard::Closed) {
             let first = !std::mem::replace(&mut connection.confirmed, true);
             self.suspicion = self.suspicion.filter(|(suspect, _)| *suspect != id);
             if first {
                 self.dialling.prove(path);
                 self.choose(scene);
             }
+            self.change_path(scene);
         }
     }
 
@@ -245,9 +250,9 @@ impl Peer {
         let suspect = self.connections.iter_mut().find(|c| c.theirs == Some(index) && c.ready());
         match suspect {
             Some(connection) if self.suspicion.is_none() && scene.now >= self.notices_from => {
-                self.suspicion = Some((connection.id, scene.now + NOTICE_PATIENCE));
-                let (id, path, body) = (connection.id, connection.path, connection.probe(scene.now));
-                scene.act(Action::Probe(id, path, body, false));
+                let (id, path) = (connection.id, connection.path);
+                self.suspicion = Some((id, scene.now + NOTICE_PATIENCE));
+                self.ask(scene, id, path);
             }
             _ => scene.act(Action::Count(DropReason::NoticeIgnored)),
         }
@@ -267,14 +272,10 @@ impl Peer {
         self.end_overdue(scene);
         self.suspect(scene);
         self.rekey_due(scene);
-        for connection in &mut self.connections {
-            if connection.next_probe(scene.lower).is_some_and(|at| at <= scene.now) {
-                let body = connection.probe(scene.now);
-                scene.actions.push(Action::Probe(connection.id, connection.path, body, false));
-            }
-            if connection.ready() {
-                scene.with_lanes(connection, |now, lanes, steps| lanes.tick(now, steps));
-            }
+        self.probe(scene);
+        self.change_path(scene);
+        for connection in self.connections.iter_mut().filter(|c| c.ready()) {
+            scene.with_lanes(connection, |now, lanes, steps| lanes.tick(now, steps));
         }
         if self.settle.is_some_and(|at| at <= scene.now) {
             self.settle = None;
@@ -289,7 +290,8 @@ impl Peer {
             [Some(c.ends()), c.next_probe(self.lower), c.epochs.next_wake(c.works()), lanes]
         });
         let dial = if self.wants_dial() { self.dialling.next() } else { None };
-        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial];
+        let paths = self.paths.next_wake(self.lower);
+        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths];
         connections.chain(rest).flatten().min()
     }
 
@@ -301,13 +303,14 @@ impl Peer {
             None if self.connections.is_empty() => LinkState::Down,
             None => LinkState::Connecting,
         };
+        let (rtt, loss) = self.paths.quality();
         LinkView {
             host: self.host,
             state,
             connection: self.used,
             path: used.or(self.connections.first()).map(|c| c.path),
-            rtt: used.and_then(|c| c.echo.rtt()),
-            loss: used.map_or(0.0, |c| c.echo.loss()),
+            rtt,
+            loss,
             since: used.map(|c| c.epochs.since()),
         }
     }
@@ -336,6 +339,12 @@ impl Peer {
             }
             let lost = best.is_none();
             self.used = best;
+            match self.connections.iter().find(|c| Some(c.id) == best) {
+                Some(connection) if !self.paths.sound() => self.paths.take(scene.now, connection.path),
+                Some(_) => {}
+                None => self.paths.rest(),
+            }
+            self.follow(scene);
             (self.renew, self.suspicion) = (false, None);
             if lost {
                 self.dialling.restart(if scene.lower { scene.now } else { scene.now + POLITE });

@@ -1,6 +1,7 @@
-//! Probes: a three-way echo (question, answer, close) that gives both ends round trip and loss. Each end keeps its own
-//! times, so a peer can only make itself look farther away than it is.
+//! Probes: a three-way echo (question, answer, close) that gives both ends round trip and loss of a path. Each end keeps its
+//! own times, so a peer can only make itself look farther away than it is.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::drop::DropReason;
@@ -8,55 +9,103 @@ use crate::drop::DropReason;
 /// Bytes of a probe's body: kind, the sequence number answered, the own sequence number.
 pub const PROBE_LEN: usize = 9;
 
-/// Own probes that may still be answered; an answer to an older one is ignored.
+/// Own probes along one path that may still be answered; an answer to an older one is ignored.
 const OUTSTANDING: usize = 8;
+/// One that was sent so much earlier than another that came back is lost.
+const LATE: Duration = Duration::from_millis(500);
 
 const QUESTION: u8 = 1;
 const ANSWER: u8 = 2;
 const CLOSE: u8 = 3;
 
-/// What must be sent now that a probe was heard.
+/// What a probe says. Sequence numbers are the sender's, never the same again for a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Heard {
-    /// A question: send this answer.
-    Question([u8; PROBE_LEN]),
-    /// The answer to ours: send this close. Both directions work.
-    Answer([u8; PROBE_LEN]),
-    /// The close of ours: both directions work.
-    Close,
-    /// A repeated or very old one.
-    Late,
+pub enum Probe {
+    /// Answer this, along the path that it came by.
+    Question {
+        /// To be repeated in the answer.
+        own: u32,
+    },
+    /// The answer to a question.
+    Answer {
+        /// The question's number.
+        answered: u32,
+        /// To be repeated in the close.
+        own: u32,
+    },
+    /// The answer to an answer.
+    Close {
+        /// The answer's number.
+        answered: u32,
+    },
 }
 
-/// One end of the echo on one connection.
+impl Probe {
+    /// Reads a body.
+    pub fn read(body: &[u8]) -> Result<Self, DropReason> {
+        let body: &[u8; PROBE_LEN] = body.try_into().map_err(|_| DropReason::ProbeGarbled)?;
+        let [kind, a0, a1, a2, a3, o0, o1, o2, o3] = *body;
+        let (answered, own) = (u32::from_be_bytes([a0, a1, a2, a3]), u32::from_be_bytes([o0, o1, o2, o3]));
+        match kind {
+            QUESTION => Ok(Self::Question { own }),
+            ANSWER => Ok(Self::Answer { answered, own }),
+            CLOSE => Ok(Self::Close { answered }),
+            _ => Err(DropReason::ProbeGarbled),
+        }
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn bytes(self) -> [u8; PROBE_LEN] {
+        let (kind, answered, own) = match self {
+            Self::Question { own } => (QUESTION, 0, own),
+            Self::Answer { answered, own } => (ANSWER, answered, own),
+            Self::Close { answered } => (CLOSE, answered, 0),
+        };
+        let mut bytes = [0; PROBE_LEN];
+        bytes[0] = kind;
+        bytes[1..5].copy_from_slice(&answered.to_be_bytes());
+        bytes[5..].copy_from_slice(&own.to_be_bytes());
+        bytes
+    }
+}
+
+/// One end of the echo along one path.
 #[derive(Clone, Debug, Default)]
 pub struct Echo {
-    next: u32,
-    sent: [Option<(u32, Duration)>; OUTSTANDING],
+    sent: VecDeque<(u32, Duration)>,
     rtt: Option<Duration>,
     /// One bit for each of the last 32 probes that came back or were given up.
     lost: u32,
-    judged: u8,
 }
 
 impl Echo {
-    /// A question to send now.
-    pub fn question(&mut self, now: Duration) -> [u8; PROBE_LEN] {
-        body(QUESTION, 0, self.send(now))
+    /// A question or an answer with this number was sent.
+    pub fn sent(&mut self, now: Duration, sequence: u32) {
+        if self.sent.len() == OUTSTANDING {
+            self.sent.pop_front();
+            self.judge(true);
+        }
+        self.sent.push_back((sequence, now));
     }
 
-    /// What a body says, and what to send in turn.
-    pub fn heard(&mut self, now: Duration, bytes: &[u8]) -> Result<Heard, DropReason> {
-        let bytes: &[u8; PROBE_LEN] = bytes.try_into().map_err(|_| DropReason::ProbeGarbled)?;
-        let [kind, a0, a1, a2, a3, o0, o1, o2, o3] = *bytes;
-        let (answered, own) = (u32::from_be_bytes([a0, a1, a2, a3]), u32::from_be_bytes([o0, o1, o2, o3]));
-        match kind {
-            QUESTION => Ok(Heard::Question(body(ANSWER, own, self.send(now)))),
-            ANSWER if self.came_back(now, answered) => Ok(Heard::Answer(body(CLOSE, own, 0))),
-            CLOSE if self.came_back(now, answered) => Ok(Heard::Close),
-            ANSWER | CLOSE => Ok(Heard::Late),
-            _ => Err(DropReason::ProbeGarbled),
+    /// The number came back; `false` if it is none of these, or came back before.
+    pub fn came_back(&mut self, now: Duration, sequence: u32) -> bool {
+        let Some(at) = self.sent.iter().position(|(s, _)| *s == sequence) else { return false };
+        let Some((_, sent)) = self.sent.remove(at) else { return false };
+        while self.sent.front().is_some_and(|(_, at)| *at + LATE < sent) {
+            self.sent.pop_front();
+            self.judge(true);
         }
+        let sample = now.saturating_sub(sent);
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt * 7 / 8 + sample / 8));
+        self.judge(false);
+        true
+    }
+
+    /// It is alive again: what was lost before does not count.
+    pub fn forget_losses(&mut self) {
+        self.lost = 0;
     }
 
     /// The round trip, smoothed as TCP does it (RFC 6298 2.3).
@@ -65,46 +114,15 @@ impl Echo {
         self.rtt
     }
 
-    /// The share of the last 32 probes that did not come back, 0 to 1.
+    /// The share of the last 32 probes that did not come back, 0 to 1; those before the first count as good.
     #[must_use]
     pub fn loss(&self) -> f32 {
-        match self.judged {
-            0 => 0.0,
-            n => self.lost.count_ones() as f32 / f32::from(n),
-        }
-    }
-
-    fn send(&mut self, now: Duration) -> u32 {
-        let sequence = self.next;
-        self.next = self.next.wrapping_add(1);
-        let slot = &mut self.sent[sequence as usize % OUTSTANDING];
-        if slot.replace((sequence, now)).is_some() {
-            self.judge(true);
-        }
-        sequence
-    }
-
-    fn came_back(&mut self, now: Duration, sequence: u32) -> bool {
-        let slot = &mut self.sent[sequence as usize % OUTSTANDING];
-        let Some((_, at)) = slot.take_if(|(s, _)| *s == sequence) else { return false };
-        let sample = now.saturating_sub(at);
-        self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt * 7 / 8 + sample / 8));
-        self.judge(false);
-        true
+        self.lost.count_ones() as f32 / u32::BITS as f32
     }
 
     fn judge(&mut self, lost: bool) {
         self.lost = self.lost << 1 | u32::from(lost);
-        self.judged = (self.judged + 1).min(32);
     }
-}
-
-fn body(kind: u8, answered: u32, own: u32) -> [u8; PROBE_LEN] {
-    let mut bytes = [0; PROBE_LEN];
-    bytes[0] = kind;
-    bytes[1..5].copy_from_slice(&answered.to_be_bytes());
-    bytes[5..].copy_from_slice(&own.to_be_bytes());
-    bytes
 }
 
 #[cfg(test)]
@@ -116,39 +134,34 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn both_ends_learn_the_round_trip() {
-        let (mut a, mut b) = (Echo::default(), Echo::default());
-        let question = a.question(MS);
-        let Ok(Heard::Question(answer)) = b.heard(6 * MS, &question) else { panic!() };
-        let Ok(Heard::Answer(close)) = a.heard(11 * MS, &answer) else { panic!() };
-        assert_eq!(b.heard(16 * MS, &close), Ok(Heard::Close));
-        assert_eq!((a.rtt(), b.rtt()), (Some(10 * MS), Some(10 * MS)));
-        assert_eq!((a.loss(), b.loss()), (0.0, 0.0));
-        assert_eq!(a.heard(20 * MS, &answer), Ok(Heard::Late), "each counts once");
+    fn what_comes_back_is_measured_once() {
+        let mut echo = Echo::default();
+        echo.sent(MS, 7);
+        assert!(!echo.came_back(5 * MS, 8), "never sent");
+        assert!(echo.came_back(11 * MS, 7));
+        assert!(!echo.came_back(12 * MS, 7), "each counts once");
+        assert_eq!((echo.rtt(), echo.loss()), (Some(10 * MS), 0.0));
     }
 
     #[test]
     fn what_does_not_come_back_is_loss() {
-        let (mut a, mut b) = (Echo::default(), Echo::default());
-        for i in 0..40 {
-            let question = a.question(i * MS);
+        let mut echo = Echo::default();
+        for i in 0..80 {
+            echo.sent(i * LATE, i);
             if i % 2 == 0 {
-                let Ok(Heard::Question(answer)) = b.heard(i * MS, &question) else { panic!() };
-                assert!(matches!(a.heard(i * MS, &answer), Ok(Heard::Answer(_))));
+                assert!(echo.came_back(i * LATE, i));
             }
         }
-        assert!((0.4..0.6).contains(&a.loss()), "{}", a.loss());
+        assert!((0.4..=0.6).contains(&echo.loss()), "{}", echo.loss());
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_heard_without_panic(bodies: Vec<Vec<u8>>, nine: [u8; 9]) {
-            let mut echo = Echo::default();
-            for body in &bodies {
-                let _ = echo.heard(MS, body);
+        fn any_bytes_are_read_without_panic(body: Vec<u8>, nine: [u8; 9]) {
+            let _ = Probe::read(&body);
+            if let Ok(probe) = Probe::read(&nine) {
+                prop_assert_eq!(Probe::read(&probe.bytes()), Ok(probe));
             }
-            let heard = echo.heard(MS, &nine);
-            prop_assert!(!matches!(heard, Ok(Heard::Answer(_) | Heard::Close)), "nothing was asked");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::peer::{KEYS_LINGER, Peer, Scene};
-use super::{Action, ConnectionId, Path, Why};
+use super::{Action, ConnectionId, Why};
 use crate::drop::DropReason;
 
 /// The dialler replaces keys of this age.
@@ -326,7 +326,7 @@ impl Peer {
                 scene.act(Action::InstallReceive(id, host, index));
                 connection.theirs = Some(answer.index);
                 scene.act(Action::InstallSend(id, host, answer.index, path));
-                self.prove_keys(scene, id, path);
+                self.ask(scene, id, path); // So that the peer hears of the key that is sealed with.
             }
             Step::Seal(theirs) => {
                 connection.theirs = Some(theirs);
@@ -336,14 +336,6 @@ impl Peer {
                 scene.act(Action::Count(DropReason::RekeyUnanswered));
                 self.renew(scene, id);
             }
-        }
-    }
-
-    /// A probe, so that the peer hears of the key that is sealed with.
-    fn prove_keys(&mut self, scene: &mut Scene<'_>, id: ConnectionId, path: Path) {
-        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
-            let body = connection.probe(scene.now);
-            scene.act(Action::Probe(id, path, body, false));
         }
     }
 }

@@ -165,7 +165,10 @@ impl Engine {
             LaneEvent::OffloadLost { what } => {
                 tracing::warn!("the kernel refuses {what}; going on without it")
             }
-            LaneEvent::Bare { .. } | LaneEvent::Quic { .. } | LaneEvent::Moved { .. } => {}
+            LaneEvent::Moved { index, from, len } => {
+                self.event(&mut state, Event::Moved(*index, *from, *len));
+            }
+            LaneEvent::Bare { .. } | LaneEvent::Quic { .. } => {}
         }
     }
 

@@ -77,14 +77,14 @@ fn an_envelope_is_late_by_less_than_the_overlap() {
     let mut world = pair(0, 3);
     let used = world.hosts[0].used[&id(1)];
     let old = world.hosts[0].seals[&used];
-    let late = |body| Arrival::Envelope { from: 0, index: old.index, key: old.key, body };
+    let late = |body| Arrival::Envelope { from: 0, sealing: old, body };
     world.event(0, Event::RekeyAll);
     world.run(100 * MS);
     assert_ne!(world.hosts[0].seals[&used].index, old.index);
-    world.later(KEYS_LINGER - 300 * MS, 1, late(None));
+    world.later(KEYS_LINGER - 300 * MS, 1, path(0).to(id(0)), late(None));
     world.run(KEYS_LINGER - 200 * MS);
     assert_eq!(world.hosts[1].lost, 0);
-    world.later(300 * MS, 1, late(None));
+    world.later(300 * MS, 1, path(0).to(id(0)), late(None));
     world.run(500 * MS);
     assert_eq!(world.hosts[1].lost, 1, "its key is gone");
     world.run(3000 * MS);

@@ -1,29 +1,36 @@
-//! The model: hosts, their machines, a wire that loses, and time that passes only when told.
+//! The model: hosts, their machines, and time that passes only when told. What lies between them is in [`super::underlay`].
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use weft_api::id::{BootId, HostId};
 use weft_api::roster::Cipher;
 
-use super::super::{
-    Action, ConnectionId, Event, Hello, KEYS_LINGER, LinkView, MAX_EPOCHS, Path, Rekey, Sessions, Share, Why,
-};
+use super::super::{Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why};
+use super::keys::{Chain, Opening, Sealing};
+use super::underlay::{Nat, Relayed};
 use crate::drop::DropReason;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
+
+/// QUIC sends a first packet, or one of a stream, again so soon.
+const AGAIN: Duration = Duration::from_millis(150);
+const GIVE_UP: Duration = Duration::from_secs(3);
 
 /// A host of the model: its machine, and what `router/io` would hold.
 pub(super) struct Host {
     pub sessions: Sessions,
     pub alive: bool,
     pub opens: HashMap<u32, Opening>,
+    pub newest_from: HashMap<u32, SocketAddr>,
     pub seals: HashMap<ConnectionId, Sealing>,
     pub chains: HashMap<ConnectionId, Chain>,
     /// Envelopes that could not be opened.
     pub lost: usize,
+    pub remotes: HashMap<ConnectionId, Remote>,
     pub used: BTreeMap<HostId, ConnectionId>,
     pub up: BTreeSet<HostId>,
     pub counts: Vec<DropReason>,
@@ -31,40 +38,56 @@ pub(super) struct Host {
     pub wakes: Option<Duration>,
 }
 
-/// A key to open with.
-pub(super) struct Opening {
-    pub connection: ConnectionId,
-    pub key: u64,
-    pub heard: bool,
-    /// A newer one was heard of; then this one goes.
-    pub ends: Option<Duration>,
-}
-
-/// A key to seal with.
-#[derive(Clone, Copy)]
-pub(super) struct Sealing {
-    pub index: u32,
-    pub to: usize,
-    pub key: u64,
-}
-
-/// Where a connection's keys come from.
-#[derive(Clone, Copy)]
-pub(super) struct Chain {
-    pub secret: u64,
-    pub fresh: Option<u64>,
-    pub public: u64,
-}
-
 /// What arrives somewhere, some time.
+#[derive(Clone)]
 pub(super) enum Arrival {
-    Handshake { dialler: usize, id: ConnectionId, target: usize, life: u64 },
-    Greeting { wire: usize, to: usize, hello: Hello },
-    Closed { wire: usize, to: usize, why: Why },
-    Rekey { wire: usize, to: usize, said: Rekey },
-    Envelope { from: usize, index: u32, key: u64, body: Option<Vec<u8>> },
-    Notice { index: u32 },
+    /// A timer: the dialler's first packet is sent once more.
+    Dial {
+        id: ConnectionId,
+        life: u64,
+        until: Duration,
+    },
+    /// The first packet of a dial.
+    Initial {
+        id: ConnectionId,
+        life: u64,
+    },
+    /// The listener has answered it.
+    Answer {
+        listener: usize,
+        listener_life: u64,
+        from: Remote,
+        id: ConnectionId,
+        life: u64,
+    },
+    /// A timer: the message is sent once more.
+    Message {
+        number: u64,
+        until: Duration,
+    },
+    /// A packet of a stream.
+    Delivered {
+        number: u64,
+    },
+    /// A sealed datagram: a probe or a frame.
+    Envelope {
+        from: usize,
+        sealing: Sealing,
+        body: Option<Vec<u8>>,
+    },
+    Notice {
+        index: u32,
+    },
+    Relayed(Box<Relayed>),
     Wake,
+}
+
+/// What a stream carries.
+#[derive(Clone)]
+pub(super) enum Message {
+    Greeting(Hello),
+    Closed(Why),
+    Rekey(Rekey),
 }
 
 /// One QUIC connection: the hosts, and their names of it.
@@ -80,34 +103,26 @@ pub(super) struct World {
     pub lives: Vec<u64>,
     pub wires: Vec<Wire>,
     pub queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
-    pub arrivals: HashMap<u64, Arrival>,
+    pub arrivals: HashMap<u64, (Remote, Arrival)>,
+    pub messages: BTreeMap<u64, (usize, usize, Message)>,
+    pub met: HashSet<(usize, u64, ConnectionId)>,
     pub sequence: u64,
     pub loss: u8,
+    /// A link that loses more than the others, in percent.
+    pub lossy: Option<(usize, usize, u8)>,
     pub random: u64,
     pub cut: BTreeSet<(usize, usize)>,
+    /// Nothing passes from the one to the other.
+    pub blocked: BTreeSet<(usize, usize)>,
+    pub addresses: Vec<SocketAddr>,
+    pub nats: Vec<Option<Nat>>,
     pub frames_every: Duration,
     pub frames: BTreeMap<(usize, usize), Duration>,
-    /// When the last message of a stream arrives: they keep their order.
-    pub streams: HashMap<(usize, usize), Duration>,
+    pub relayed: u64,
 }
 
 pub(super) fn id(n: usize) -> HostId {
     HostId([n as u8 + 1; 8])
-}
-
-fn number(host: HostId) -> u64 {
-    u64::from(host.0[0]) - 1
-}
-
-fn share(epoch: u32, index: u32, key: u64) -> Share {
-    let mut public = [0; 32];
-    public[..8].copy_from_slice(&key.to_be_bytes());
-    Share { epoch, index, public }
-}
-
-/// One way, as far as the model is concerned.
-fn mix(a: u64, b: u64) -> u64 {
-    (a ^ b.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) ^ a.wrapping_add(b)
 }
 
 pub(super) fn path(n: usize) -> Path {
@@ -123,13 +138,19 @@ impl World {
             wires: Vec::new(),
             queue: BinaryHeap::new(),
             arrivals: HashMap::new(),
+            messages: BTreeMap::new(),
+            met: HashSet::new(),
             sequence: 0,
             loss,
+            lossy: None,
             random: seed,
             cut: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            addresses: (0..n).map(|n| ([192, 0, 2, n as u8 + 1], 6783).into()).collect(),
+            nats: (0..n).map(|_| None).collect(),
             frames_every: 20 * MS,
             frames: BTreeMap::new(),
-            streams: HashMap::new(),
+            relayed: 0,
         };
         for i in 0..n {
             let host = world.fresh(i, 0);
@@ -147,9 +168,11 @@ impl World {
             sessions: Sessions::new(id(n), BootId(boot), CIPHER, seed),
             alive: true,
             opens: HashMap::new(),
+            newest_from: HashMap::new(),
             seals: HashMap::new(),
             chains: HashMap::new(),
             lost: 0,
+            remotes: HashMap::new(),
             used: BTreeMap::new(),
             up: BTreeSet::new(),
             counts: Vec::new(),
@@ -164,8 +187,12 @@ impl World {
         let members: BTreeSet<HostId> = (0..all).map(id).collect();
         self.event(n, Event::Members(&members));
         for other in (0..all).filter(|o| *o != n) {
-            self.event(n, Event::Addresses(id(other), &[path(other)]));
+            self.event(n, Event::Addresses(id(other), &[Path::Udp(self.seen(other))]));
         }
+    }
+
+    pub(super) fn start_all(&mut self) {
+        (0..self.hosts.len()).for_each(|n| self.start(n));
     }
 
     pub(super) fn kill(&mut self, n: usize) {
@@ -185,36 +212,24 @@ impl World {
         (self.random >> 33) % 100 < u64::from(of_100)
     }
 
-    pub(super) fn later(&mut self, delay: Duration, to: usize, arrival: Arrival) {
+    pub(super) fn later(&mut self, delay: Duration, to: usize, from: Remote, arrival: Arrival) {
         self.sequence += 1;
         self.queue.push(Reverse((self.now + delay, self.sequence, to)));
-        self.arrivals.insert(self.sequence, arrival);
+        self.arrivals.insert(self.sequence, (from, arrival));
     }
 
-    /// A lossy datagram.
-    pub(super) fn datagram(&mut self, from: usize, to: usize, arrival: Arrival) {
-        let cut = self.cut.contains(&(from.min(to), from.max(to)));
-        if !cut && !self.chance(self.loss) {
-            let delay = if self.chance(10) { 9 * MS } else { 2 * MS };
-            self.later(delay, to, arrival);
-        }
+    /// A timer of a host.
+    fn timer(&mut self, delay: Duration, n: usize, arrival: Arrival) {
+        let itself = Remote::Udp(self.addresses[n]);
+        self.later(delay, n, itself, arrival);
     }
 
-    /// A message of a stream: what is lost costs a retransmit.
-    pub(super) fn stream(&mut self, wire: usize, from: usize, message: impl FnOnce(usize) -> Arrival) {
-        let Some(end) = self.wires[wire].ends.iter().position(|(h, _)| *h != from) else { return };
-        let to = self.wires[wire].ends[end].0;
-        if self.cut.contains(&(from.min(to), from.max(to))) {
-            return;
-        }
-        let mut delay = 2 * MS;
-        while self.chance(self.loss) {
-            delay += 100 * MS;
-        }
-        let last = self.streams.entry((wire, to)).or_default();
-        *last = (*last).max(self.now + delay);
-        let delay = *last - self.now;
-        self.later(delay, to, message(to));
+    /// A message of a stream: what is lost is sent again.
+    pub(super) fn stream(&mut self, wire: usize, from: usize, message: Message) {
+        self.sequence += 1;
+        let number = self.sequence;
+        self.messages.insert(number, (wire, from, message));
+        self.timer(Duration::ZERO, from, Arrival::Message { number, until: self.now + GIVE_UP });
     }
 
     pub(super) fn wire(&self, n: usize, connection: ConnectionId) -> Option<usize> {
@@ -232,193 +247,158 @@ impl World {
         if self.hosts[n].wakes.is_none_or(|pending| pending <= self.now || at < pending) {
             let delay = at.saturating_sub(self.now).max(MS);
             self.hosts[n].wakes = Some(self.now + delay);
-            self.later(delay, n, Arrival::Wake);
+            self.timer(delay, n, Arrival::Wake);
         }
     }
 
-    pub(super) fn act(&mut self, n: usize, action: Action) {
+    fn act(&mut self, n: usize, action: Action) {
         let host = &mut self.hosts[n];
         match action {
-            Action::Dial(id, _, to) => {
+            Action::Dial(id, peer, path) => {
                 host.dials += 1;
-                let target = (0..self.hosts.len()).find(|h| path(*h) == to).unwrap();
-                let mut delay = 4 * MS;
-                while self.chance(self.loss) {
-                    delay += 300 * MS;
-                }
-                let life = self.lives[n];
-                self.later(delay, target, Arrival::Handshake { dialler: n, id, target, life });
+                host.remotes.insert(id, path.to(peer));
+                let (life, until) = (self.lives[n], self.now + GIVE_UP);
+                self.timer(Duration::ZERO, n, Arrival::Dial { id, life, until });
             }
             Action::Close(id, why) => {
                 if let Some(wire) = self.wire(n, id).filter(|w| self.wires[*w].open) {
                     self.wires[wire].open = false;
-                    self.stream(wire, n, |to| Arrival::Closed { wire, to, why });
+                    self.stream(wire, n, Message::Closed(why));
                 }
-            }
-            Action::InstallReceive(id, peer, index) => {
-                let wire = self.wire(n, id).unwrap();
-                let first = Chain { secret: mix(wire as u64, 0), fresh: None, public: 0 };
-                let host = &mut self.hosts[n];
-                let chain = *host.chains.entry(id).or_insert(first);
-                let key = mix(chain.secret, number(peer));
-                let opening = Opening { connection: id, key, heard: false, ends: None };
-                assert!(host.opens.insert(index, opening).is_none());
-                assert!(host.opens.values().filter(|o| o.connection == id).count() <= MAX_EPOCHS);
             }
             Action::Greet(id, hello) => {
                 let wire = self.wire(n, id).unwrap();
-                self.stream(wire, n, |to| Arrival::Greeting { wire, to, hello });
+                self.stream(wire, n, Message::Greeting(hello));
             }
-            Action::InstallSend(id, peer, index, _) => {
-                let to = (0..self.hosts.len()).find(|h| self::id(*h) == peer).unwrap();
-                let key = mix(self.hosts[n].chains[&id].secret, n as u64);
-                self.hosts[n].seals.insert(id, Sealing { index, to, key });
-            }
-            Action::AskRekey(id, epoch) => self.say(n, id, Rekey::Ask(epoch)),
-            Action::OfferKeys(id, epoch, index) => {
-                let public = self.fresh_key();
-                let chain = self.hosts[n].chains.get_mut(&id).unwrap();
-                (chain.fresh, chain.public) = (Some(public), public);
-                self.say(n, id, Rekey::Offer(share(epoch, index, public)));
-            }
-            Action::NextChain(id, theirs) => {
-                let fresh = self.fresh_key();
-                let chain = self.hosts[n].chains.get_mut(&id).unwrap();
-                let [a, b, c, d, e, f, g, h, ..] = theirs;
-                let theirs = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                chain.public = chain.fresh.take().unwrap_or(fresh);
-                let shared = mix(chain.public.min(theirs), chain.public.max(theirs));
-                chain.secret = mix(chain.secret, shared);
-            }
-            Action::AnswerKeys(id, epoch, index) => {
-                let public = self.hosts[n].chains[&id].public;
-                self.say(n, id, Rekey::Answer(share(epoch, index, public)));
-            }
-            Action::EraseReceive(id, index) => {
-                let gone = host.opens.remove(&index).unwrap();
-                assert_eq!(gone.connection, id);
-                let ends = gone.ends.expect("the next key was heard of");
-                assert!(ends <= self.now, "erased too early");
+            Action::SetPath(id, path) => {
+                let wire = self.wire(n, id).unwrap();
+                let peer = self.wires[wire].ends.iter().find(|(h, _)| *h != n).unwrap().0;
+                self.hosts[n].remotes.insert(id, path.to(self::id(peer)));
             }
             Action::Use(peer, id) => {
                 assert!(host.seals.contains_key(&id), "no key to use");
                 host.used.insert(peer, id);
             }
             Action::Unuse(peer) => assert!(host.used.remove(&peer).is_some()),
-            Action::EraseKeys(id) => {
-                host.opens.retain(|_, o| o.connection != id);
-                host.seals.remove(&id);
-                host.chains.remove(&id);
+            Action::UseLane(..) => {}
+            Action::ProbeLane(id, _, body) => {
+                let remote = self.hosts[n].remotes[&id];
+                self.seal(n, id, remote, Some(body.to_vec()));
             }
-            Action::SetPath(..) | Action::UseLane(..) => {}
-            Action::Probe(id, _, body, _) | Action::ProbeLane(id, _, body) => {
-                self.seal(n, id, Some(body.to_vec()))
+            Action::Probe(id, path, body, _) => {
+                let wire = self.wire(n, id).unwrap();
+                let peer = self.wires[wire].ends.iter().find(|(h, _)| *h != n).unwrap().0;
+                self.seal(n, id, path.to(self::id(peer)), Some(body.to_vec()));
             }
-            Action::Notice(remote, index) => {
-                let to = (0..self.hosts.len()).find(|h| path(*h) == remote.path()).unwrap();
-                self.datagram(n, to, Arrival::Notice { index });
-            }
+            Action::Notice(remote, index) => self.datagram(n, remote, Arrival::Notice { index }),
             Action::LinkUp(peer) => assert!(host.up.insert(peer)),
             Action::LinkDown(peer) => assert!(host.up.remove(&peer)),
             Action::Count(reason) => host.counts.push(reason),
+            about_keys => self.key_action(n, about_keys),
         }
     }
 
-    pub(super) fn seal(&mut self, n: usize, connection: ConnectionId, body: Option<Vec<u8>>) {
-        if let Some(Sealing { index, to, key }) = self.hosts[n].seals.get(&connection).copied() {
-            self.datagram(n, to, Arrival::Envelope { from: n, index, key, body });
+    fn seal(&mut self, n: usize, connection: ConnectionId, to: Remote, body: Option<Vec<u8>>) {
+        if let Some(sealing) = self.hosts[n].seals.get(&connection).copied() {
+            self.datagram(n, to, Arrival::Envelope { from: n, sealing, body });
         }
     }
 
-    fn say(&mut self, n: usize, connection: ConnectionId, said: Rekey) {
-        if let Some(wire) = self.wire(n, connection).filter(|w| self.wires[*w].open) {
-            self.stream(wire, n, |to| Arrival::Rekey { wire, to, said });
-        }
-    }
-
-    fn fresh_key(&mut self) -> u64 {
-        self.sequence += 1;
-        mix(self.sequence, self.random)
-    }
-
-    /// An envelope, opened or not.
-    fn envelope(&mut self, n: usize, from: usize, index: u32, key: u64, body: Option<Vec<u8>>) {
-        let (host, now) = (&mut self.hosts[n], self.now);
-        let Some(opening) = host.opens.get_mut(&index) else {
-            host.lost += 1;
-            return self.event(n, Event::UnknownIndex(path(from).to(id(from)), index));
-        };
-        if opening.key != key {
-            host.lost += 1;
-            return;
-        }
-        let (connection, first) = (opening.connection, !std::mem::replace(&mut opening.heard, true));
-        if first {
-            let older = host.opens.iter_mut().filter(|(i, o)| **i != index && o.connection == connection);
-            older.for_each(|(_, o)| o.ends = o.ends.or(Some(now + KEYS_LINGER)));
-            self.event(n, Event::FirstAuthentic(index));
-        }
-        match body {
-            Some(body) => self.event(n, Event::Probe(index, path(from), &body)),
-            None => drop(self.frames.insert((from, n), now)),
-        }
-    }
-
-    /// No key is there that should be gone.
-    pub(super) fn assert_no_stale_keys(&self) {
-        for host in self.hosts.iter().filter(|h| h.alive) {
-            let stale = host.opens.values().filter(|o| o.ends.is_some_and(|ends| ends + 2 * MS < self.now));
-            assert_eq!(stale.count(), 0, "keys kept too long at {:?}", self.now);
-        }
-    }
-
-    pub(super) fn arrive(&mut self, n: usize, arrival: Arrival) {
+    pub(super) fn arrive(&mut self, n: usize, from: Remote, arrival: Arrival) {
         if !self.hosts[n].alive {
             return;
         }
         match arrival {
-            Arrival::Handshake { dialler, id: connection, target, life } => {
-                let cut = self.cut.contains(&(dialler.min(target), dialler.max(target)));
-                if cut || self.lives[dialler] != life || !self.hosts[dialler].alive {
-                    return;
-                }
-                let theirs = self.hosts[target].sessions.new_connection();
-                self.wires.push(Wire {
-                    ends: [(dialler, connection), (target, theirs)],
-                    lives: [life, self.lives[target]],
-                    open: true,
-                });
-                self.event(dialler, Event::Reached(connection, id(target)));
-                self.event(target, Event::Accepted(theirs, id(dialler), path(dialler)));
-            }
-            Arrival::Greeting { wire, to, hello } => {
-                if let Some(connection) = self.end(wire, to) {
-                    self.event(n, Event::Hello(connection, hello));
+            Arrival::Dial { id, life, until } => {
+                let stale = self.lives[n] != life || self.met.contains(&(n, life, id)) || self.now >= until;
+                if let Some(remote) = self.hosts[n].remotes.get(&id).copied().filter(|_| !stale) {
+                    self.datagram(n, remote, Arrival::Initial { id, life });
+                    self.timer(AGAIN, n, Arrival::Dial { id, life, until });
                 }
             }
-            Arrival::Closed { wire, to, why } => {
-                self.wires[wire].open = false;
-                let end = self.wires[wire].ends.iter().position(|(h, _)| *h == to).unwrap();
-                if self.wires[wire].lives[end] == self.lives[to] {
-                    let connection = self.wires[wire].ends[end].1;
-                    self.event(n, Event::Lost(connection, Some(why)));
+            Arrival::Initial { id, life } => {
+                let listener_life = self.lives[n];
+                self.datagram(n, from, Arrival::Answer { listener: n, listener_life, from, id, life });
+            }
+            Arrival::Answer { listener, listener_life, from, id: connection, life } => {
+                let dead = self.lives[n] != life || self.lives[listener] != listener_life;
+                if !dead && self.hosts[listener].alive && self.met.insert((n, life, connection)) {
+                    self.meet(n, connection, listener, from);
                 }
             }
-            Arrival::Rekey { wire, to, said } => {
-                if let Some(connection) = self.end(wire, to) {
-                    self.event(n, Event::Rekey(connection, said));
+            Arrival::Message { number, until } => self.send_message(n, number, until),
+            Arrival::Delivered { number } => {
+                if let Some((wire, from, message)) = self.messages.remove(&number) {
+                    self.hear(n, wire, message);
+                    if let Some(next) = self.first_message(wire, from) {
+                        self.transmit(from, next);
+                    }
                 }
             }
-            Arrival::Envelope { from, index, key, body } => self.envelope(n, from, index, key, body),
+            Arrival::Envelope { from: sender, sealing, body } => {
+                self.envelope(n, from, sender, sealing, body)
+            }
             Arrival::Notice { index } => self.event(n, Event::Notice(index)),
+            Arrival::Relayed(relayed) => self.relay(n, *relayed),
             Arrival::Wake => self.event(n, Event::Tick),
         }
     }
 
-    pub(super) fn end(&self, wire: usize, to: usize) -> Option<ConnectionId> {
-        let wire = &self.wires[wire];
-        let end = wire.ends.iter().position(|(h, _)| *h == to)?;
-        (wire.open && wire.lives[end] == self.lives[to]).then_some(wire.ends[end].1)
+    /// A handshake is over.
+    fn meet(&mut self, dialler: usize, connection: ConnectionId, listener: usize, from: Remote) {
+        let theirs = self.hosts[listener].sessions.new_connection();
+        let lives = [self.lives[dialler], self.lives[listener]];
+        self.wires.push(Wire { ends: [(dialler, connection), (listener, theirs)], lives, open: true });
+        self.hosts[listener].remotes.insert(theirs, from);
+        self.event(dialler, Event::Reached(connection, id(listener)));
+        self.event(listener, Event::Accepted(theirs, id(dialler), from.path()));
+    }
+
+    /// A stream keeps the order of its messages.
+    fn first_message(&self, wire: usize, from: usize) -> Option<u64> {
+        let of_stream = |(number, (w, f, _)): (&u64, &(usize, usize, Message))| {
+            ((*w, *f) == (wire, from)).then_some(*number)
+        };
+        self.messages.iter().find_map(of_stream)
+    }
+
+    fn send_message(&mut self, n: usize, number: u64, until: Duration) {
+        let Some((wire, from, _)) = self.messages.get(&number) else { return };
+        let (wire, from) = (*wire, *from);
+        let end = self.wires[wire].ends.iter().position(|(h, _)| *h == from).unwrap();
+        if self.wires[wire].lives[end] != self.lives[n] || self.now >= until {
+            self.messages.remove(&number);
+            return;
+        }
+        if self.first_message(wire, from) == Some(number) {
+            self.transmit(n, number);
+        }
+        self.timer(AGAIN, n, Arrival::Message { number, until });
+    }
+
+    fn transmit(&mut self, n: usize, number: u64) {
+        let wire = self.messages[&number].0;
+        let connection = self.wires[wire].ends.iter().find(|(h, _)| *h == n).unwrap().1;
+        if let Some(remote) = self.hosts[n].remotes.get(&connection).copied() {
+            self.datagram(n, remote, Arrival::Delivered { number });
+        }
+    }
+
+    fn hear(&mut self, n: usize, wire: usize, message: Message) {
+        let Some(end) = self.wires[wire].ends.iter().position(|(h, _)| *h == n) else { return };
+        if self.wires[wire].lives[end] != self.lives[n] {
+            return;
+        }
+        let connection = self.wires[wire].ends[end].1;
+        match message {
+            Message::Greeting(hello) if self.wires[wire].open => {
+                self.event(n, Event::Hello(connection, hello))
+            }
+            Message::Greeting(_) => {}
+            Message::Rekey(said) if self.wires[wire].open => self.event(n, Event::Rekey(connection, said)),
+            Message::Rekey(_) => {}
+            Message::Closed(why) => self.event(n, Event::Lost(connection, Some(why))),
+        }
     }
 
     /// Lets time pass. Every host sends a frame to every other now and then.
@@ -432,14 +412,15 @@ impl World {
                 frames_at += self.frames_every;
                 for n in (0..self.hosts.len()).filter(|n| self.hosts[*n].alive).collect::<Vec<_>>() {
                     for connection in self.hosts[n].used.values().copied().collect::<Vec<_>>() {
-                        self.seal(n, connection, None);
+                        let remote = self.hosts[n].remotes[&connection];
+                        self.seal(n, connection, remote, None);
                     }
                 }
             } else if next <= end {
                 let Some(Reverse((at, sequence, to))) = self.queue.pop() else { break };
                 self.now = self.now.max(at);
-                let arrival = self.arrivals.remove(&sequence).unwrap();
-                self.arrive(to, arrival);
+                let (from, arrival) = self.arrivals.remove(&sequence).unwrap();
+                self.arrive(to, from, arrival);
             } else {
                 self.now = end;
             }
@@ -454,7 +435,7 @@ impl World {
                 assert!(self.hosts[a].up.contains(&id(b)), "{a} -> {b} down at {:?}", self.now);
                 let wire = self.wire(a, self.hosts[a].used[&id(b)]).unwrap();
                 assert_eq!(Some(wire), self.wire(b, self.hosts[b].used[&id(a)]), "{a} and {b} agree");
-                let age = self.now - self.frames[&(a, b)];
+                let age = self.silence(a, b);
                 assert!(age < 300 * MS, "{a} -> {b}: no frame for {age:?}");
                 let open = |w: &&Wire| {
                     w.open
@@ -464,6 +445,11 @@ impl World {
                 assert_eq!(self.wires.iter().filter(open).count(), 1, "{a} and {b} keep one connection");
             }
         }
+    }
+
+    /// Since the last frame of `a` came to `b`.
+    pub(super) fn silence(&self, a: usize, b: usize) -> Duration {
+        self.now - self.frames.get(&(a, b)).copied().unwrap_or_default()
     }
 
     pub(super) fn view(&self, of: usize, peer: usize) -> LinkView {

@@ -4,13 +4,13 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use weft_router::chunk::{Chunk, ChunkKind, Chunks, probe_head, quic_head};
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
 use weft_router::seal::{OpenKey, SealKey};
-use weft_router::session::probe::{Echo, Heard};
+use weft_router::session::probe::Probe;
 
 /// A thread looks so often whether the session is over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -33,14 +33,12 @@ pub struct Keys {
     /// The index that the victim takes envelopes under.
     pub theirs: u32,
     counter: AtomicU64,
-    echo: Mutex<Echo>,
-    start: Instant,
 }
 
 impl Keys {
     pub fn new(seal: SealKey, open: OpenKey, theirs: u32) -> Self {
-        let (counter, echo) = (AtomicU64::new(0), Mutex::default());
-        Self { seal, open, theirs, counter, echo, start: Instant::now() }
+        let counter = AtomicU64::new(0);
+        Self { seal, open, theirs, counter }
     }
 
     fn sealed(&self, counter: u64, chunks: &[u8]) -> Vec<u8> {
@@ -71,9 +69,8 @@ impl Wire {
 
     /// From now on everything is sealed. Asks the victim for an echo, which confirms the session.
     pub fn set_keys(&self, keys: Keys) {
-        let keys = self.keys.get_or_init(|| keys);
-        let question = keys.echo().question(keys.start.elapsed());
-        self.probe(question, false);
+        self.keys.get_or_init(|| keys);
+        self.probe(Probe::Question { own: 1 }, false);
     }
 
     /// Whether the victim has sealed something for us.
@@ -123,43 +120,39 @@ impl Wire {
             (Ok(Shape::Envelope(header)), Some(keys)) => {
                 if let Ok(chunks) = keys.open.open(header, datagram) {
                     self.heard.store(true, Ordering::Relaxed);
-                    self.chunks(keys, chunks);
+                    self.chunks(chunks);
                 }
             }
             _ => {}
         }
     }
 
-    fn chunks(&self, keys: &Keys, chunks: &[u8]) {
+    fn chunks(&self, chunks: &[u8]) {
         let mut walk = Chunks::new();
         while let Some(chunk) = walk.next_in(chunks) {
             let Ok(Chunk { kind, body }) = chunk else { continue };
             match kind {
                 ChunkKind::Quic => drop(self.inner.send(&chunks[body])),
                 ChunkKind::Probe | ChunkKind::Answer => {
-                    let heard = keys.echo().heard(keys.start.elapsed(), &chunks[body]);
-                    if let Ok(Heard::Question(reply) | Heard::Answer(reply)) = heard {
-                        self.probe(reply, true);
-                    }
+                    let reply = match Probe::read(&chunks[body]) {
+                        Ok(Probe::Question { own: answered }) => Probe::Answer { answered, own: 1 },
+                        Ok(Probe::Answer { own: answered, .. }) => Probe::Close { answered },
+                        Ok(Probe::Close { .. }) | Err(_) => continue,
+                    };
+                    self.probe(reply, true);
                 }
                 ChunkKind::Frame { .. } | ChunkKind::Piece { .. } => {}
             }
         }
     }
 
-    fn probe(&self, body: impl AsRef<[u8]>, answer: bool) {
-        let body = body.as_ref();
-        self.seal(&[&probe_head(answer, body.len() as u16)[..], body].concat());
+    fn probe(&self, probe: Probe, answer: bool) {
+        let body = probe.bytes();
+        self.seal(&[&probe_head(answer, body.len() as u16)[..], &body].concat());
     }
 
     /// What does not go out is lost, as on any wire.
     fn raw(&self, datagram: &[u8]) {
         let _ = self.outer.send(datagram);
-    }
-}
-
-impl Keys {
-    fn echo(&self) -> std::sync::MutexGuard<'_, Echo> {
-        self.echo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,84 @@
+//! One peer's paths, as its events and its connections see them: what is listed, what is probed, what is taken.
+
+use std::collections::BTreeSet;
+
+use weft_api::id::HostId;
+
+use super::connection::Connection;
+use super::peer::{Peer, Scene};
+use super::{Action, ConnectionId, Path};
+
+impl Peer {
+    /// An authentic envelope came from another address than the one before.
+    pub(super) fn moved(&mut self, scene: &mut Scene<'_>, from: Path, len: usize) {
+        self.paths.moved(scene.now, from, len);
+    }
+
+    /// These neighbours can relay.
+    pub(super) fn keep_relays(&mut self, scene: &mut Scene<'_>, can: &BTreeSet<HostId>) {
+        self.paths.keep_relays(scene.now, |host| can.contains(host));
+        self.relays.retain(|path| matches!(path, Path::Relay(by) if can.contains(by)));
+    }
+
+    /// Where it may be reached, and the neighbours that may relay, the likeliest first.
+    pub(super) fn set_relays(&mut self, scene: &mut Scene<'_>, relays: Vec<Path>) {
+        if relays != self.relays {
+            self.relays = relays;
+            self.list_paths(scene);
+        }
+    }
+
+    pub(super) fn set_addresses(&mut self, scene: &mut Scene<'_>, addresses: &[Path]) {
+        self.dialling.set_addresses(scene.now, addresses);
+        self.list_paths(scene);
+    }
+
+    fn list_paths(&mut self, scene: &mut Scene<'_>) {
+        self.dialling.set_relays(&self.relays);
+        let listed = self.dialling.given().iter().chain(&self.relays).copied();
+        self.paths.list(scene.now, listed);
+    }
+
+    /// Whether it is reached without a third host.
+    pub(super) fn is_neighbour(&self) -> bool {
+        self.up && self.paths.used().is_some_and(Path::is_direct)
+    }
+
+    /// Probes what is due: each connection along its path, and the other paths by the connection in use.
+    pub(super) fn probe(&mut self, scene: &mut Scene<'_>) {
+        let due = |c: &&Connection| c.next_probe(scene.lower).is_some_and(|at| at <= scene.now);
+        let due: Vec<_> = self.connections.iter().filter(due).map(|c| (c.id, c.path)).collect();
+        for (id, path) in due {
+            self.ask(scene, id, path);
+        }
+        if let Some(used) = self.used {
+            for path in self.paths.tick(scene.now, scene.lower) {
+                self.ask(scene, used, path);
+            }
+        }
+    }
+
+    pub(super) fn ask(&mut self, scene: &mut Scene<'_>, id: ConnectionId, path: Path) {
+        let body = self.paths.question(scene.now, path);
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id && c.path == path) {
+            connection.probed = Some(scene.now);
+        }
+        scene.act(Action::Probe(id, path, body, false));
+    }
+
+    /// Takes the better path if there is one, with every connection that can go by it.
+    pub(super) fn change_path(&mut self, scene: &mut Scene<'_>) {
+        if let Some(path) = self.paths.better(scene.now) {
+            self.paths.take(scene.now, path);
+        }
+        self.follow(scene);
+    }
+
+    pub(super) fn follow(&mut self, scene: &mut Scene<'_>) {
+        let Some(path) = self.paths.used() else { return };
+        for connection in self.connections.iter_mut().filter(|c| c.ready() && c.path != path) {
+            connection.path = path;
+            scene.actions.push(Action::SetPath(connection.id, path));
+        }
+    }
+}
