@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use weft_api::fact::{Endpoint as EndpointFact, Item, MAX_ROUTES};
 use weft_api::id::NetworkId;
+use weft_router_io::node::Groups;
 
 use crate::state::ledger::Endpoint;
 
@@ -22,13 +23,22 @@ pub struct Machine {
     pub routes: Vec<IpNet>,
 }
 
-/// The whole of it. `networks`: those whose bridge and tap are up.
+/// The whole of it. `networks`: those whose bridge and tap are up. `groups`: what is listened to on them.
 #[must_use]
-pub fn items(machine: &Machine, networks: &BTreeSet<NetworkId>, endpoints: &[Endpoint]) -> Vec<Item> {
+pub fn items(
+    machine: &Machine,
+    networks: &BTreeSet<NetworkId>,
+    endpoints: &[Endpoint],
+    groups: &Groups,
+) -> Vec<Item> {
     let mut items = vec![Item::Version(env!("CARGO_PKG_VERSION").to_owned())];
     items.extend(machine.addresses.iter().take(MAX_ADDRESSES).copied().map(Item::Address));
     items.extend(machine.routes.iter().take(MAX_ROUTES).copied().map(Item::Route));
     items.extend(networks.iter().copied().map(Item::Network));
+    let groups = groups.iter().filter(|(network, _)| networks.contains(network));
+    items.extend(groups.flat_map(|(network, groups)| {
+        groups.iter().map(|group| Item::Group { network: *network, group: *group })
+    }));
     items.extend(endpoints.iter().map(|endpoint| {
         Item::Endpoint(EndpointFact {
             network: endpoint.network,
@@ -68,8 +78,10 @@ mod tests {
             container: "web".into(),
             since: 0,
         };
-        let items = items(&machine, &BTreeSet::from([NetworkId(1)]), &[endpoint]);
-        assert_eq!(items.len(), 5, "{items:?}");
+        let heard = BTreeSet::from(["239.1.2.3".parse().unwrap()]);
+        let groups = Groups::from([(NetworkId(1), heard.clone()), (NetworkId(2), heard)]);
+        let items = items(&machine, &BTreeSet::from([NetworkId(1)]), &[endpoint], &groups);
+        assert_eq!(items.len(), 6, "{items:?}");
         assert!(items.contains(&Item::Network(NetworkId(1))));
         assert!(matches!(items.last(), Some(Item::Endpoint(e)) if e.container == "web"));
     }

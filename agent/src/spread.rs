@@ -103,10 +103,12 @@ pub async fn out_of_book(
     let mut machine = Machine::default();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut observed = BTreeMap::new();
+    let mut heard = node.groups();
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             changed = present.changed() => if changed.is_err() { return },
+            changed = heard.changed() => if changed.is_err() { return },
             _ = look.tick() => {
                 if let Some(now) = look_at(&bridges, &identity).await && now != machine {
                     tracing::info!(addresses = ?now.addresses, routes = now.routes.len(), "this machine's addresses");
@@ -117,10 +119,14 @@ pub async fn out_of_book(
         }
         let ready = present.borrow_and_update().ready.clone();
         let (view, endpoints) = (book.view(), book.endpoints());
-        node.publish(items(&machine, &ready, &endpoints));
+        let groups = heard.borrow_and_update().clone();
+        node.publish(items(&machine, &ready, &endpoints, &groups));
         let networks = book.networks();
         let here = networks.iter().filter(|network| ready.contains(&network.id));
-        node.set_networks(here.map(|network| table(book.me(), network, &view, &endpoints)).collect());
+        node.set_networks(
+            here.map(|network| table(book.me(), network, &view, &endpoints, groups.get(&network.id)))
+                .collect(),
+        );
         if let Some(controller) = &controller {
             // The controller may be writing to its disk.
             tokio::task::block_in_place(|| observe(controller.as_ref(), &view, &mut observed));
@@ -162,7 +168,7 @@ fn observe(controller: &dyn Controller, view: &MeshView, observed: &mut BTreeMap
             match item {
                 Item::Endpoint(endpoint) => *endpoints.entry(endpoint.network).or_default() += 1,
                 Item::Route(route) => routes.push(*route),
-                Item::Address(_) | Item::Network(_) | Item::Version(_) => {}
+                Item::Address(_) | Item::Network(_) | Item::Version(_) | Item::Group { .. } => {}
             }
         }
         controller.observe(*host, routes, endpoints);

@@ -1,6 +1,7 @@
 //! Facts and decisions -> what the switch needs of a network. An endpoint counts only if its address lies in a block of the
 //! host that claims it (PROTOCOL 7); what is on this host outranks what others say.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_api::fact::Item;
@@ -13,9 +14,16 @@ use weft_router_io::node::MeshView;
 use crate::book::blocks;
 use crate::state::ledger::Endpoint;
 
-/// The table of a network. `own`: the endpoints of this host, on any network.
+/// The table of a network. `own`: the endpoints of this host, on any network. `heard`: the multicast groups of it that are
+/// listened to here.
 #[must_use]
-pub fn table(me: HostId, network: &Network, view: &MeshView, own: &[Endpoint]) -> Table {
+pub fn table(
+    me: HostId,
+    network: &Network,
+    view: &MeshView,
+    own: &[Endpoint],
+    heard: Option<&BTreeSet<IpAddr>>,
+) -> Table {
     let held = blocks(view).filter(|(n, ..)| *n == network.id);
     let blocks = held.map(|(_, range, owner)| Block { range, owner: owner_of(me, owner) }).collect();
     let mut table = Table::new(network.id, network.mtu, blocks);
@@ -27,6 +35,7 @@ pub fn table(me: HostId, network: &Network, view: &MeshView, own: &[Endpoint]) -
     for (host, items) in others(me, view) {
         if items.contains(&Item::Network(network.id)) {
             table.hosts.insert(host);
+            table.add_groups(Owner::Host(host), items.iter().filter_map(|item| group(item, network.id)));
         }
         for (mac, addresses) in claims(&table, network.id, host, items) {
             if is_stable(mac, &addresses) {
@@ -36,11 +45,20 @@ pub fn table(me: HostId, network: &Network, view: &MeshView, own: &[Endpoint]) -
             }
         }
     }
+    table.add_groups(Owner::Here, heard.into_iter().flatten().copied());
+    table.end_groups();
     // A MAC that follows from an address of one's own block is nobody else's; one that a person chose comes after.
     for (host, mac, addresses) in chosen {
         add(&mut table, mac, &addresses, host);
     }
     table
+}
+
+fn group(item: &Item, of: NetworkId) -> Option<IpAddr> {
+    match item {
+        Item::Group { network, group } if *network == of => Some(*group),
+        _ => None,
+    }
 }
 
 /// What the other members say.
@@ -154,7 +172,7 @@ mod tests {
     }
 
     fn made(facts: &[(u8, Vec<Item>)], own: &[Endpoint]) -> Table {
-        table(key(1).id(), &network(), &view(facts), own)
+        table(key(1).id(), &network(), &view(facts), own, None)
     }
 
     #[test]
@@ -201,10 +219,27 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_where_they_are_listened_to() {
+        let listens = |group: &str| Item::Group { network: NET, group: group.parse().unwrap() };
+        let second = vec![Item::Network(NET), listens("239.1.1.1"), listens("224.0.0.251")];
+        let third = vec![Item::Network(NET), listens("0.0.0.0")];
+        let absent = vec![listens("239.1.1.1")];
+        let here = BTreeSet::from(["239.1.1.2".parse().unwrap()]);
+        let view = view(&[(2, second), (3, third)]);
+        let table = table(key(1).id(), &network(), &view, &[], Some(&here));
+        let hosts = |group: &str| table.groups.get(&group.parse().unwrap()).map(|g| (g.hosts.len(), g.here));
+        assert_eq!(hosts("239.1.1.1"), Some((2, false)), "the one that listens, and the one that takes all");
+        assert_eq!(hosts("239.1.1.2"), Some((1, true)));
+        assert_eq!((hosts("224.0.0.251"), table.every_group.len()), (None, 1), "that one goes to everybody");
+        let table = super::table(key(1).id(), &network(), &super::tests::view(&[(2, absent)]), &[], None);
+        assert!(table.groups.is_empty(), "who has not the network listens to nothing of it");
+    }
+
+    #[test]
     fn removed_hosts_say_nothing() {
         let mut view = view(&[(2, vec![Item::Network(NET), fact(mac("10.32.0.70"), "10.32.0.70")])]);
         view.roster.get_mut(&key(2).id()).unwrap().standing = Standing::Removed;
-        let table = table(key(1).id(), &network(), &view, &[]);
+        let table = table(key(1).id(), &network(), &view, &[], None);
         assert!(table.hosts.is_empty() && table.endpoints.is_empty());
     }
 }

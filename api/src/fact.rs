@@ -57,6 +57,13 @@ pub enum Item {
     Endpoint(Endpoint),
     /// The version of weft that it runs.
     Version(String),
+    /// Somebody here listens to a multicast group of this network; the group 0.0.0.0 stands for all.
+    Group {
+        /// The network.
+        network: NetworkId,
+        /// The group.
+        group: IpAddr,
+    },
 }
 
 impl Item {

@@ -113,6 +113,10 @@ reasons! {
     NobodyElse = "nobody_else",
     /// The source floods more than its limit.
     FloodLimit = "flood_limit",
+    /// Says who listens to a multicast group, which this host has noted; no other host has a multicast router that must know.
+    MembershipNoted = "membership_noted",
+    /// The source says more of multicast groups than is listened to.
+    MembershipLimit = "membership_limit",
     /// Another host sends more broadcasts and frames for nobody known than are taken of one.
     MemberFloods = "member_floods",
     /// The source MAC moves between hosts too often: frozen where it was (a loop outside, or a forger).

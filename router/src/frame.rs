@@ -262,12 +262,12 @@ fn mac_at(bytes: &[u8], at: usize) -> Option<Mac> {
 }
 
 #[inline]
-fn ipv4_at(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
+pub(crate) fn ipv4_at(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*bytes.get(at..)?.first_chunk::<4>()?))
 }
 
 #[inline]
-fn ipv6_at(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
+pub(crate) fn ipv6_at(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
     Some(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?))
 }
 

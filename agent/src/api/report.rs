@@ -11,6 +11,7 @@ use weft_api::report::{
 };
 use weft_api::roster::{RosterRecord, Standing};
 use weft_router::offload::Offloads;
+use weft_router::switch::{Frozen, Owner};
 use weft_router_io::lane::Granted;
 use weft_router_io::node::MeshView;
 
@@ -245,6 +246,16 @@ impl Api {
         for (network, problem) in &present.problems {
             let name = self.book.network(*network).map_or_else(|| network.to_string(), |n| n.name);
             problems.push(format!("network {name}: {problem}"));
+        }
+        let view = self.book.view();
+        let place = |owner| match owner {
+            Owner::Here => "this host".to_owned(),
+            Owner::Host(host) => host_name(&view, host),
+        };
+        for (network, Frozen { mac, stays, seen }) in self.node.frozen() {
+            let name = self.book.network(network).map_or_else(|| network.to_string(), |n| n.name);
+            let (stays, seen) = (place(stays), place(seen));
+            problems.push(format!("network {name}: {mac} sends from {stays} and from {seen} in turn, and is frozen on {stays}: two bridges joined outside weft, or two machines with one MAC"));
         }
         for stray in self.book.strays().into_values() {
             problems.push(format!("Docker's network {}: {}", stray.name, stray.why));

@@ -1,7 +1,7 @@
 //! The handle that the agent holds: a running member of the mesh. It keeps sessions with every other member, stores and
 //! spreads roster, facts and decisions, and tells the lane where frames go.
 //!
-//! `engine` carries out what the session layer decides (with `keys` and `links`), `connection` has the tasks of one connection, `keeper` takes records
+//! `engine` carries out what the session layer decides (with `keys` and `links`), `segment` looks after this host's bridges, `connection` has the tasks of one connection, `keeper` takes records
 //! and stores them, `store` is what is known.
 
 mod config;
@@ -10,6 +10,7 @@ mod engine;
 mod keeper;
 mod keys;
 mod links;
+mod segment;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +37,7 @@ use weft_api::sign::{Signed, SigningKey};
 use weft_api::token::JoinWish;
 use weft_router::drop::DropCounters;
 use weft_router::session::Why;
-use weft_router::switch::Table;
+use weft_router::switch::{Frozen, Table};
 
 use crate::lane::{Granted, LaneEvent, LaneHandle};
 use crate::quic::endpoint::{self, SettingsError};
@@ -47,9 +48,11 @@ use crate::tap::TapQueue;
 use config::{listen, random};
 use engine::{Engine, Parts};
 use keeper::{Inbox, Keeper};
+use segment::Segments;
 use store::Store;
 
 pub use config::{NodeConfig, Persist, StartError, Stored, StoredRecord};
+pub use segment::Groups;
 
 /// Events that wait for the agent; when full streams and wishes to join are refused (`AgentBusy`).
 const EVENT_QUEUE: usize = 256;
@@ -120,6 +123,7 @@ pub struct Node(Arc<Running>);
 
 struct Running {
     engine: Arc<Engine>,
+    segments: Arc<Segments>,
     inbox: Arc<Inbox>,
     tasks: Vec<AbortHandle>,
     /// What begins new sessions.
@@ -152,6 +156,7 @@ impl Node {
         let (lane, lane_events) = LaneHandle::start(listen(config.listen, config.lanes)?)?;
         let socket = VirtualSocket::new(lane.clone(), Arc::clone(&drops), random()?);
         let endpoint = endpoint::listen(&config.host_key, Arc::clone(&socket)).map_err(settings)?;
+        let segments = Arc::new(Segments::new(lane.clone()));
         let (heard, heard_by_keeper) = mpsc::channel(keeper::QUEUE);
         let (events, events_of_agent) = mpsc::channel(EVENT_QUEUE);
         let engine = Engine::new(Parts {
@@ -173,14 +178,15 @@ impl Node {
         let disk = Arc::from(disk);
         let keeper = Keeper { store, disk, inbox: Arc::clone(&inbox), heard: heard_by_keeper, events, drops };
         let tasks = vec![
-            tokio::spawn(pump(Arc::clone(&engine), lane_events)).abort_handle(),
+            tokio::spawn(pump(Arc::clone(&engine), Arc::clone(&segments), lane_events)).abort_handle(),
+            tokio::spawn(listen_around(Arc::clone(&segments))).abort_handle(),
             tokio::spawn(keeper.run()).abort_handle(),
         ];
         let begins = vec![
             tokio::spawn(connection::accept_all(Arc::clone(&engine))).abort_handle(),
             tokio::spawn(drive(Arc::clone(&engine))).abort_handle(),
         ];
-        Ok((Self(Arc::new(Running { engine, inbox, tasks, begins })), events_of_agent))
+        Ok((Self(Arc::new(Running { engine, segments, inbox, tasks, begins })), events_of_agent))
     }
 
     /// This host.
@@ -235,6 +241,7 @@ impl Node {
 
     /// The networks that this host has, and what is known of them; replaces those of before.
     pub fn set_networks(&self, networks: Vec<Table>) {
+        self.0.segments.set_networks(&networks.iter().map(|table| table.network).collect());
         self.0.engine.set_networks(networks);
     }
 
@@ -252,6 +259,18 @@ impl Node {
     /// The lanes let go of the network's tap.
     pub fn detach_tap(&self, network: NetworkId) {
         self.0.engine.lane.detach_tap(network);
+    }
+
+    /// The multicast groups that somebody on this host listens to, and their changes.
+    #[must_use]
+    pub fn groups(&self) -> watch::Receiver<Groups> {
+        self.0.segments.groups()
+    }
+
+    /// MACs that were lately seen on two hosts in turn, and frozen on one.
+    #[must_use]
+    pub fn frozen(&self) -> Vec<(NetworkId, Frozen)> {
+        self.0.segments.frozen()
     }
 
     /// A row for every other member.
@@ -311,12 +330,19 @@ impl Drop for Running {
     }
 }
 
-/// Lane events: QUIC packets go to quinn at once, the rest to the engine.
-async fn pump(engine: Arc<Engine>, mut events: mpsc::Receiver<LaneEvent>) {
+/// Asks and listens on this host's own bridges.
+async fn listen_around(segments: Arc<Segments>) {
+    segments.run().await;
+}
+
+/// Lane events: QUIC packets go to quinn at once, what concerns bridges to the segments, the rest to the engine.
+async fn pump(engine: Arc<Engine>, segments: Arc<Segments>, mut events: mpsc::Receiver<LaneEvent>) {
     while let Some(event) = events.recv().await {
         match event {
             LaneEvent::Bare { from, bytes } => engine.socket.bare(from, bytes),
             LaneEvent::Quic { index, bytes, .. } => engine.socket.enveloped(index, bytes),
+            LaneEvent::Groups { network, heard } => segments.heard(network, &heard),
+            LaneEvent::Frozen { network, frozen } => segments.froze(network, frozen),
             event => engine.lane_event(&event),
         }
     }

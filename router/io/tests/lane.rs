@@ -17,6 +17,7 @@ use weft_router::drop::DropReason;
 use weft_router::offload::{Gso, Offloads, VnetHeader};
 use weft_router::seal::{Chain, Direction};
 use weft_router::session::{Path as Way, Remote};
+use weft_router::switch::group::Heard;
 use weft_router::switch::{Owner, Table};
 use weft_router_io::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
 use weft_router_io::tables::{Path, ReceiveEpoch, SendEpoch, Tables};
@@ -424,6 +425,21 @@ fn a_question_for_a_remote_endpoint_is_answered_into_the_tap() {
     assert_eq!((said[21], &said[28..32]), (2, &ip(1).octets()[..]), "a reply of who was asked for");
     pair.a.drops(&[(DropReason::AnsweredHere, 1)]);
     assert_eq!(pair.a.sends.sent().datagrams, 0);
+}
+
+#[test]
+fn what_containers_say_of_groups_is_told() {
+    let mut pair = Pair::new(Cipher::Aegis128L);
+    let mut report =
+        [&[1, 0, 0x5e, 1, 2, 3][..], &mac(0).0, &[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0]].concat();
+    report.extend(ip(0).octets());
+    report.extend([239, 1, 2, 3, 0x16, 0, 0, 0, 239, 1, 2, 3]);
+    pair.a.write(VnetHeader::default(), &report);
+    let LaneEvent::Groups { network: NETWORK, heard } = pair.a.event() else { panic!("what was said") };
+    assert_eq!(heard, [Heard::Joined(IpAddr::from([239, 1, 2, 3]))]);
+    pair.a.drops(&[(DropReason::MembershipNoted, 1)]);
+    pair.a.lane.write_tap(NETWORK, b"a question of our own");
+    assert_eq!(pair.a.read(), (VnetHeader::default(), b"a question of our own".to_vec()));
 }
 
 #[test]

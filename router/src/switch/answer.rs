@@ -22,7 +22,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// What becomes of a frame to a group because it asks for one address. `None`: it asks for none, or for one that nobody
 /// here knows, or for the asker's own, which the others shall hear of.
-pub(super) fn to_question(table: &Table, headers: &Headers<'_>) -> Option<Outbound> {
+pub(super) fn to_question(table: &Table, headers: &Headers<'_>) -> Option<Outbound<'static>> {
     let Question { target, asker } = Question::of(headers)?;
     if table.gateways.contains(&target) {
         return Some(Outbound::Drop(DropReason::GatewayStays));
@@ -39,7 +39,7 @@ pub(super) fn to_question(table: &Table, headers: &Headers<'_>) -> Option<Outbou
 
 /// The answer to who announces another host's endpoint's address as its own: so it learns that the address is taken
 /// (RFC 5227 2.4).
-pub(super) fn to_announcement(table: &Table, headers: &Headers<'_>) -> Option<Outbound> {
+pub(super) fn to_announcement(table: &Table, headers: &Headers<'_>) -> Option<Outbound<'static>> {
     let arp = headers.layout.arp(headers.frame)?;
     match to_question(table, headers)? {
         Outbound::Answer(holder, _) if arp.is_gratuitous() => {

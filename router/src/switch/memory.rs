@@ -24,6 +24,10 @@ pub const SOURCE_FLOODS: Rate = Rate { per_second: 20_000, burst: 10_000 };
 /// what else floods at the same time.
 pub const MEMBER_FLOODS: Rate = Rate { per_second: 30_000, burst: 15_000 };
 
+/// Frames about multicast groups that are heard of one endpoint; all that have no fact count as one. Of more it is dropped
+/// (`MembershipLimit`).
+pub const MEMBERSHIPS_HEARD: Rate = Rate { per_second: 50, burst: 200 };
+
 /// The memory of one network.
 #[derive(Debug)]
 pub struct Memory {
@@ -32,8 +36,10 @@ pub struct Memory {
     counts: HashMap<Owner, usize>,
     learned_swept: Option<Duration>,
     frozen: Option<Frozen>,
+    frozen_told: Option<Duration>,
     by_source: Allowances<Mac>,
     by_member: Allowances<HostId>,
+    by_hearing: Allowances<Option<Mac>>,
 }
 
 /// A MAC that was to move once too often.
@@ -64,8 +70,10 @@ impl Memory {
             counts: HashMap::new(),
             learned_swept: None,
             frozen: None,
+            frozen_told: None,
             by_source: Allowances::new(SOURCE_FLOODS),
             by_member: Allowances::new(MEMBER_FLOODS),
+            by_hearing: Allowances::new(MEMBERSHIPS_HEARD),
         }
     }
 
@@ -85,7 +93,8 @@ impl Memory {
             }
             if known.is_alive(now) {
                 if let Err(reason) = known.may_move(now) {
-                    self.frozen = Some(Frozen { mac, stays: known.owner, seen: owner });
+                    let frozen = Frozen { mac, stays: known.owner, seen: owner };
+                    self.frozen = is_due(&mut self.frozen_told, now).then_some(frozen);
                     return Err(reason);
                 }
                 moves = (known.moves, known.moved);
@@ -100,7 +109,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The latest MAC that was frozen since this was asked before.
+    /// A MAC that was frozen since this was asked before; not oftener than once a second.
     pub fn take_frozen(&mut self) -> Option<Frozen> {
         self.frozen.take()
     }
@@ -113,6 +122,11 @@ impl Memory {
     /// Takes `frames` out of what another host may flood into this one.
     pub(super) fn flooded_by(&mut self, host: HostId, frames: u32, now: Duration) -> Result<(), DropReason> {
         if self.by_member.take(host, frames, now) { Ok(()) } else { Err(DropReason::MemberFloods) }
+    }
+
+    /// Takes one out of the frames about groups that are heard of a source, or of all that have no fact.
+    pub(super) fn hear(&mut self, source: Option<Mac>, now: Duration) -> Result<(), DropReason> {
+        if self.by_hearing.take(source, 1, now) { Ok(()) } else { Err(DropReason::MembershipLimit) }
     }
 
     fn forget(&mut self, mac: Mac) {

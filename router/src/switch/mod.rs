@@ -5,11 +5,13 @@
 
 mod allowance;
 mod answer;
+pub mod group;
 mod memory;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,10 +22,12 @@ use crate::frame::{Claim, ETHERNET_LEN, Layout, destination_mac, source_mac};
 
 pub use allowance::{COUNTED_EACH, Rate};
 pub use answer::answer;
+use group::Heard;
 pub use memory::{
-    Frozen, LEARNED_LIFE, LEARNED_PER_HOST, MEMBER_FLOODS, MOVE_LIMIT, MOVE_WINDOW, Memory, SOURCE_FLOODS,
+    Frozen, LEARNED_LIFE, LEARNED_PER_HOST, MEMBER_FLOODS, MEMBERSHIPS_HEARD, MOVE_LIMIT, MOVE_WINDOW,
+    Memory, SOURCE_FLOODS,
 };
-pub use table::{Block, Owner, Table};
+pub use table::{Block, Members, Owner, Table};
 
 const VLAN_TAG_LEN: usize = 4;
 /// 01:80:c2:00:00:0x: protocols between a bridge and its neighbour (IEEE 802.1Q 8.6.3).
@@ -31,11 +35,13 @@ const LINK_LOCAL: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
 
 /// What becomes of a frame of our own tap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outbound {
+pub enum Outbound<'t> {
     /// To this host.
     To(HostId),
-    /// A copy to each of [`Table::hosts`].
-    Flood,
+    /// A copy to each of these: all that have the network, or those that listen to a group.
+    Copies(&'t BTreeSet<HostId>),
+    /// The control side must hear what it says of groups ([`group::heard`]); and a copy to each of these.
+    Heard(&'t BTreeSet<HostId>),
     /// It asks for the address of another host's endpoint, the one with this MAC: [`answer`] goes back into the tap, and the
     /// frame nowhere; it counts as dropped for this reason.
     Answer(Mac, DropReason),
@@ -78,6 +84,14 @@ impl<'f> Headers<'f> {
         &self.layout
     }
 
+    /// The multicast group that it is for, by its MAC (RFC 1112 6.4, RFC 2464 7) and its IP address, if it is one that is
+    /// followed. What is in a VLAN is not.
+    fn group(&self) -> Option<IpAddr> {
+        let by_mac = matches!(self.destination.0, [1, 0, 0x5e, ..] | [0x33, 0x33, ..]);
+        let group = self.layout.destination_ip(self.frame)?;
+        (by_mac && self.layout.vlan_tags == 0 && group::is_followed(group)).then_some(group)
+    }
+
     /// Checks that a frame of `len` bytes fits the network, which a superframe need not.
     pub fn check_len(&self, len: usize, table: &Table) -> Result<(), DropReason> {
         let most = ETHERNET_LEN + VLAN_TAG_LEN * usize::from(self.layout.vlan_tags) + usize::from(table.mtu);
@@ -87,13 +101,13 @@ impl<'f> Headers<'f> {
 
 /// Decides over a frame, or over `frames` that were merged, read from this host's tap of `table`'s network.
 #[inline]
-pub fn outbound(
-    table: &Table,
+pub fn outbound<'t>(
+    table: &'t Table,
     memory: &mut Memory,
     headers: &Headers<'_>,
     frames: u32,
     now: Duration,
-) -> Outbound {
+) -> Outbound<'t> {
     let mut decide = || {
         check_source(table, memory, headers, Owner::Here, now)?;
         let place = match table.endpoints.get(&headers.destination) {
@@ -117,24 +131,47 @@ pub fn outbound(
 }
 
 /// Decides over a frame to a group, or to a MAC that nobody here has seen.
-fn spread(
-    table: &Table,
+fn spread<'t>(
+    table: &'t Table,
     memory: &mut Memory,
     headers: &Headers<'_>,
     frames: u32,
     now: Duration,
-) -> Result<Outbound, DropReason> {
-    if headers.destination.is_group()
-        && let Some(verdict) = answer::to_question(table, headers)
-    {
-        return Ok(verdict);
+) -> Result<Outbound<'t>, DropReason> {
+    if headers.destination.is_group() {
+        if let Some(verdict) = answer::to_question(table, headers) {
+            return Ok(verdict);
+        }
+        if let Some(heard) = group::heard(&headers.layout, headers.frame) {
+            return membership(table, memory, headers, &heard, now);
+        }
+        if let Some(members) = headers.group().and_then(|group| table.groups.get(&group)) {
+            let nobody = members.hosts.is_empty();
+            return if nobody { Err(DropReason::NobodyElse) } else { Ok(Outbound::Copies(&members.hosts)) };
+        }
     }
     if table.hosts.is_empty() {
         return Err(DropReason::NobodyElse);
     }
     let hosts = u32::try_from(table.hosts.len()).unwrap_or(u32::MAX);
     memory.flood(headers.source, frames.saturating_mul(hosts), now)?;
-    Ok(Outbound::Flood)
+    Ok(Outbound::Copies(&table.hosts))
+}
+
+/// Decides over what says something of groups. A report goes only to where a router of the network may be: heard on other
+/// hosts, it would keep their members from reporting (RFC 4541 2.1.1). What a router says goes everywhere.
+fn membership<'t>(
+    table: &'t Table,
+    memory: &mut Memory,
+    headers: &Headers<'_>,
+    heard: &[Heard],
+    now: Duration,
+) -> Result<Outbound<'t>, DropReason> {
+    let known = table.endpoints.contains_key(&headers.source);
+    memory.hear(known.then_some(headers.source), now)?;
+    let is_report = heard.iter().all(|heard| *heard != Heard::Router);
+    let hosts = if is_report { &table.every_group } else { &table.hosts };
+    Ok(Outbound::Heard(hosts))
 }
 
 /// Decides over a frame of `table`'s network, or over one that was glued of `frames`, that came sealed from the host `from`.
@@ -156,8 +193,7 @@ pub fn inbound(
             Some(Owner::Host(_)) => Err(DropReason::NotHere),
             Some(Owner::Here) => Ok(Inbound::Deliver),
             None => {
-                let to = headers.destination;
-                if to.is_group() || memory.place_of(to, now) != Some(Owner::Here) {
+                if !is_awaited(table, memory, headers, now) {
                     memory.flooded_by(from, frames, now)?;
                 }
                 Ok(Inbound::Deliver)
@@ -165,6 +201,16 @@ pub fn inbound(
         }
     };
     decide().unwrap_or_else(Inbound::Drop)
+}
+
+/// Whether somebody here is known to want a frame that is for no endpoint's MAC.
+fn is_awaited(table: &Table, memory: &Memory, headers: &Headers<'_>, now: Duration) -> bool {
+    match headers.destination.is_group() {
+        true => {
+            headers.group().and_then(|group| table.groups.get(&group)).is_some_and(|members| members.here)
+        }
+        false => memory.place_of(headers.destination, now) == Some(Owner::Here),
+    }
 }
 
 /// The rules of both ways: addresses that never cross the mesh, and whose MAC and IP addresses may come from `origin`.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use weft_api::id::{HostId, Mac, NetworkId};
 
+use super::group::{EVERY_GROUP, is_followed};
+
 /// Where an endpoint or a block is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Owner {
@@ -24,6 +26,15 @@ pub struct Block {
     pub owner: Owner,
 }
 
+/// Where a multicast group is listened to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Members {
+    /// The other hosts.
+    pub hosts: BTreeSet<HostId>,
+    /// This one too.
+    pub here: bool,
+}
+
 /// One network as this host knows it. Only endpoints whose address lies in their owner's block or lease belong in here:
 /// who makes the table checks that.
 #[derive(Clone, Debug)]
@@ -40,6 +51,10 @@ pub struct Table {
     pub endpoints: HashMap<Mac, Owner>,
     /// Whose address is whose, of the same endpoints.
     pub addresses: HashMap<IpAddr, Mac>,
+    /// Where each multicast group is listened to, of those that somebody is known to listen to.
+    pub groups: HashMap<IpAddr, Members>,
+    /// The other hosts that take every group; they are in each of `groups` too.
+    pub every_group: BTreeSet<HostId>,
     /// Sorted by first address, none inside another.
     blocks: Vec<Block>,
 }
@@ -63,6 +78,8 @@ impl Table {
             gateways: Vec::new(),
             endpoints: HashMap::new(),
             addresses: HashMap::new(),
+            groups: HashMap::new(),
+            every_group: BTreeSet::new(),
             blocks: apart,
         }
     }
@@ -71,6 +88,29 @@ impl Table {
     pub fn add_endpoint(&mut self, mac: Mac, addresses: &[IpAddr], owner: Owner) {
         self.endpoints.insert(mac, owner);
         self.addresses.extend(addresses.iter().map(|ip| (*ip, mac)));
+    }
+
+    /// Adds the groups that somebody listens to at `owner`, of which [`EVERY_GROUP`] is one; what is not followed, or of a host
+    /// that does not have the network, is left out. Call it for all owners, then [`Self::end_groups`].
+    pub fn add_groups(&mut self, owner: Owner, groups: impl IntoIterator<Item = IpAddr>) {
+        for group in groups.into_iter().filter(|group| *group == EVERY_GROUP || is_followed(*group)) {
+            match owner {
+                Owner::Here if group != EVERY_GROUP => self.groups.entry(group).or_default().here = true,
+                Owner::Host(host) if self.hosts.contains(&host) => {
+                    if group == EVERY_GROUP {
+                        self.every_group.insert(host);
+                    } else {
+                        self.groups.entry(group).or_default().hosts.insert(host);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Hosts that take every group take those that are known.
+    pub fn end_groups(&mut self) {
+        self.groups.values_mut().for_each(|members| members.hosts.extend(&self.every_group));
     }
 
     /// Who hands out `ip`, if anybody does.

@@ -1,6 +1,7 @@
 //! Who may send what to whom, case by case.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use weft_api::id::NetworkId;
@@ -56,12 +57,18 @@ fn arp(source: Mac, sender_mac: Mac, sender_ip: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-fn out(frame: &[u8]) -> Outbound {
-    outbound(&table(), &mut Memory::new(), &Headers::of(frame).unwrap(), 1, NOW)
+static TABLE: LazyLock<Table> = LazyLock::new(table);
+
+fn flood() -> Outbound<'static> {
+    Outbound::Copies(&TABLE.hosts)
+}
+
+fn out(frame: &[u8]) -> Outbound<'static> {
+    outbound(&TABLE, &mut Memory::new(), &Headers::of(frame).unwrap(), 1, NOW)
 }
 
 fn into(from: HostId, frame: &[u8]) -> Inbound {
-    inbound(&table(), &mut Memory::new(), from, &Headers::of(frame).unwrap(), 1, NOW)
+    inbound(&TABLE, &mut Memory::new(), from, &Headers::of(frame).unwrap(), 1, NOW)
 }
 
 #[test]
@@ -74,15 +81,15 @@ fn out_of_this_host() {
     let cases = [
         ("known unicast", udp(REMOTE, LOCAL, LOCAL_IP), Outbound::To(OTHER)),
         ("known at the third", udp(AT_THIRD, LOCAL, LOCAL_IP), Outbound::To(THIRD)),
-        ("broadcast", udp(Mac::BROADCAST, LOCAL, LOCAL_IP), Outbound::Flood),
-        ("multicast", udp(multicast, LOCAL, LOCAL_IP), Outbound::Flood),
-        ("unknown unicast", udp(NESTED, LOCAL, LOCAL_IP), Outbound::Flood),
+        ("broadcast", udp(Mac::BROADCAST, LOCAL, LOCAL_IP), flood()),
+        ("multicast", udp(multicast, LOCAL, LOCAL_IP), flood()),
+        ("unknown unicast", udp(NESTED, LOCAL, LOCAL_IP), flood()),
         ("nested source", udp(REMOTE, NESTED, OUTSIDE_IP), Outbound::To(OTHER)),
         ("routed through a container", udp(REMOTE, LOCAL, OUTSIDE_IP), Outbound::To(OTHER)),
-        ("arp of its own", arp(LOCAL, LOCAL, LOCAL_IP), Outbound::Flood),
-        ("arp probe", arp(LOCAL, LOCAL, Ipv4Addr::UNSPECIFIED), Outbound::Flood),
-        ("a new address of its block", arp(LOCAL, LOCAL, Ipv4Addr::new(10, 32, 0, 9)), Outbound::Flood),
-        ("another group address of 802.1", udp(mrp, LOCAL, LOCAL_IP), Outbound::Flood),
+        ("arp of its own", arp(LOCAL, LOCAL, LOCAL_IP), flood()),
+        ("arp probe", arp(LOCAL, LOCAL, Ipv4Addr::UNSPECIFIED), flood()),
+        ("a new address of its block", arp(LOCAL, LOCAL, Ipv4Addr::new(10, 32, 0, 9)), flood()),
+        ("another group address of 802.1", udp(mrp, LOCAL, LOCAL_IP), flood()),
         ("to an endpoint here", udp(LOCAL, NESTED, OUTSIDE_IP), Outbound::Drop(StaysHere)),
         ("from the gateway", udp(REMOTE, Mac::GATEWAY, GATEWAY_IP), Outbound::Drop(GatewayStays)),
         ("to the gateway", udp(Mac::GATEWAY, LOCAL, LOCAL_IP), Outbound::Drop(GatewayStays)),
@@ -157,18 +164,61 @@ fn claims_do_not_hide() {
 
 #[test]
 fn what_came_teaches_the_way_back() {
-    let (table, mut memory) = (table(), Memory::new());
+    let mut memory = Memory::new();
     let there = udp(LOCAL, NESTED, OUTSIDE_IP);
     let back = udp(NESTED, LOCAL, LOCAL_IP);
-    let send = |memory: &mut Memory| outbound(&table, memory, &Headers::of(&back).unwrap(), 1, NOW);
-    assert_eq!(send(&mut memory), Outbound::Flood);
-    let came = inbound(&table, &mut memory, OTHER, &Headers::of(&there).unwrap(), 1, NOW);
+    let send = |memory: &mut Memory| outbound(&TABLE, memory, &Headers::of(&back).unwrap(), 1, NOW);
+    assert_eq!(send(&mut memory), flood());
+    let came = inbound(&TABLE, &mut memory, OTHER, &Headers::of(&there).unwrap(), 1, NOW);
     assert_eq!(came, Inbound::Deliver);
     assert_eq!(send(&mut memory), Outbound::To(OTHER));
     let forged = udp(LOCAL, Mac([0x02, 7, 7, 7, 7, 7]), LOCAL_IP);
-    let came = inbound(&table, &mut memory, OTHER, &Headers::of(&forged).unwrap(), 1, NOW);
+    let came = inbound(&TABLE, &mut memory, OTHER, &Headers::of(&forged).unwrap(), 1, NOW);
     assert_eq!(came, Inbound::Drop(DropReason::AddressNotTheirs));
     assert_eq!(memory.place_of(Mac([0x02, 7, 7, 7, 7, 7]), NOW), None, "a dropped frame teaches nothing");
+}
+
+#[test]
+fn groups_go_where_they_are_listened_to() {
+    let group = Ipv4Addr::new(239, 1, 2, 3);
+    let mut table = table();
+    table.add_groups(Owner::Host(OTHER), [IpAddr::from(group)]);
+    table.add_groups(Owner::Here, [IpAddr::from([239, 1, 2, 4])]);
+    table.end_groups();
+    let to = |group: [u8; 4]| {
+        let mac = Mac([1, 0, 0x5e, group[1], group[2], group[3]]);
+        let mut frame = udp(mac, LOCAL, LOCAL_IP);
+        frame[30..34].copy_from_slice(&group);
+        frame
+    };
+    let report = |frame: &mut Vec<u8>| {
+        frame[23] = 2;
+        frame[34..42].copy_from_slice(&[0x16, 0, 0, 0, 239, 1, 2, 3]);
+        frame.clone()
+    };
+    let mut memory = Memory::new();
+    let mut out = |frame: &[u8]| {
+        let verdict = outbound(&table, &mut memory, &Headers::of(frame).unwrap(), 1, NOW);
+        match verdict {
+            Outbound::Copies(hosts) => Ok((hosts.iter().copied().collect::<Vec<_>>(), false)),
+            Outbound::Heard(hosts) => Ok((hosts.iter().copied().collect(), true)),
+            Outbound::Drop(reason) => Err(reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = || Ok((vec![OTHER, THIRD], false));
+    assert_eq!(out(&to([239, 1, 2, 3])), Ok((vec![OTHER], false)), "its only member");
+    assert_eq!(out(&to([239, 1, 2, 4])), Err(DropReason::NobodyElse), "listened to here alone");
+    assert_eq!(out(&to([239, 1, 2, 9])), all(), "nobody is known to listen");
+    assert_eq!(out(&to([224, 0, 0, 251])), all());
+    let mut to_all = to([239, 1, 2, 3]);
+    to_all[..6].copy_from_slice(&Mac::BROADCAST.0);
+    assert_eq!(out(&to_all), all(), "broadcast, whatever its IP address");
+    let tagged = [&to([239, 1, 2, 3])[..12], &[0x81, 0, 0, 5], &to([239, 1, 2, 3])[12..]].concat();
+    assert_eq!(out(&tagged), all(), "in a VLAN");
+    assert_eq!(out(&report(&mut to([239, 1, 2, 3]))), Ok((vec![], true)), "no router anywhere");
+    let heard = (0..1000).map(|_| out(&report(&mut to([239, 1, 2, 3])))).filter(Result::is_ok).count();
+    assert_eq!(heard, MEMBERSHIPS_HEARD.burst as usize - 1);
 }
 
 #[test]

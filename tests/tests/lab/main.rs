@@ -21,6 +21,7 @@ mod firewall;
 mod fixture;
 mod forged;
 mod look;
+mod multicast;
 mod plugin_abuse;
 mod plugin_kill;
 mod questions;

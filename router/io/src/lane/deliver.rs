@@ -65,6 +65,7 @@ impl Deliverer {
         headers.check_len(frame.len(), table)?;
         let verdict = switch::inbound(table, &mut port.memory, origin.epoch.host(), &headers, 1, around.now);
         if let Inbound::Drop(reason) = verdict {
+            port.tell_frozen(around.desk, reason);
             return Err(reason);
         }
         let vnet = arrive(checksum, Some(&layout), frame, port.tap.offloads())
@@ -121,7 +122,10 @@ impl Deliverer {
             let frames = run.segments() as u32;
             match switch::inbound(table, &mut port.memory, epoch.host(), &headers, frames, around.now) {
                 Inbound::Deliver => Ok(&*port),
-                Inbound::Drop(reason) => Err(reason),
+                Inbound::Drop(reason) => {
+                    port.tell_frozen(desk, reason);
+                    Err(reason)
+                }
             }
         });
         let port = match judged {

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_api::id::HostId;
+use weft_api::id::{HostId, NetworkId};
 use weft_router::session::{Path, Remote};
+use weft_router::switch::Frozen;
+use weft_router::switch::group::Heard;
 
 use crate::tables::SendEpoch;
 
@@ -94,6 +96,20 @@ pub enum LaneEvent {
         from: SocketAddr,
         /// Length of the datagram: what may be sent there unproven depends on it.
         len: usize,
+    },
+    /// A container said this of multicast groups.
+    Groups {
+        /// The network.
+        network: NetworkId,
+        /// What; it may be nothing.
+        heard: Vec<Heard>,
+    },
+    /// A MAC was seen on two hosts too often, and is frozen on one.
+    Frozen {
+        /// The network.
+        network: NetworkId,
+        /// Which, and where.
+        frozen: Frozen,
     },
     /// An envelope with a session index that nobody here knows. The control side answers with
     /// [`super::LaneHandle::send_notice`], rate limited.

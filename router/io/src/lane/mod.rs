@@ -159,6 +159,17 @@ impl LaneHandle {
         self.shared.change_taps(|taps| taps.remove(&network));
     }
 
+    /// Writes a frame of this host's own into the network's tap, at once, from the caller's thread. What fails is counted.
+    pub fn write_tap(&self, network: NetworkId, frame: &[u8]) {
+        let written = match self.shared.first().taps.load().get(&network) {
+            Some(tap) => port::write_own(tap, frame),
+            None => Err(DropReason::NoTap),
+        };
+        if let Err(reason) = written {
+            self.shared.drops.count(reason);
+        }
+    }
+
     /// Seals `chunk` under `epoch` and sends it along the epoch's path. `false`: the queue is full, and it is counted.
     pub fn send_sealed(&self, epoch: &Arc<SendEpoch>, chunk: ControlChunk) -> bool {
         self.send_aimed(epoch, chunk, Aim::default())

@@ -8,10 +8,11 @@ use weft_router::drop::DropReason;
 use weft_router::offload::plain::settle;
 use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
 use weft_router::session::Path as Way;
-use weft_router::switch::{self, Headers, Outbound, Table};
+use weft_router::switch::{self, Headers, Outbound, Table, group};
 
 use super::desk::Desk;
-use super::port::Port;
+use super::event::LaneEvent;
+use super::port::{Port, write_own};
 use super::sockets::MAX_LANES;
 use super::train::{CAPACITY, Train};
 use crate::sys::RawAddress;
@@ -110,7 +111,7 @@ impl Sender<'_> {
 
     fn send(&mut self, vnet: &VnetHeader, frame: &mut [u8]) {
         if let Err(reason) = self.try_send(vnet, frame) {
-            self.desk.drop(reason);
+            self.port.count_drop(self.desk, reason);
         }
     }
 
@@ -131,11 +132,19 @@ impl Sender<'_> {
             Outbound::Drop(reason) => return Err(reason),
             Outbound::Answer(holder, reason) => {
                 if let Some(answer) = switch::answer(&headers, holder) {
-                    self.port.write_own(&answer)?;
+                    write_own(&self.port.tap, &answer)?;
                 }
                 return Err(reason);
             }
-            Outbound::To(_) | Outbound::Flood => {}
+            Outbound::Heard(hosts) => {
+                let heard = group::heard(&layout, frame).unwrap_or_default();
+                let network = self.table.network;
+                self.desk.tell_unproven(|| LaneEvent::Groups { network, heard });
+                if hosts.is_empty() {
+                    return Err(DropReason::MembershipNoted);
+                }
+            }
+            Outbound::To(_) | Outbound::Copies(_) => {}
         }
         if vnet.is_superframe() {
             *self.superframes = self.superframes.wrapping_add(1);
@@ -155,7 +164,7 @@ impl Sender<'_> {
     #[inline]
     fn each_copy(
         &mut self,
-        verdict: Outbound,
+        verdict: Outbound<'_>,
         mut push: impl FnMut(&Desk, NetworkId, &mut Train, u16, u16) -> Result<(), DropReason>,
     ) {
         let (desk, network, mtu, id) = (self.desk, self.table.network, self.table.mtu, *self.superframes);
@@ -169,7 +178,7 @@ impl Sender<'_> {
         };
         match verdict {
             Outbound::To(host) => copy(host),
-            Outbound::Flood => self.table.hosts.iter().copied().for_each(copy),
+            Outbound::Copies(hosts) | Outbound::Heard(hosts) => hosts.iter().copied().for_each(copy),
             Outbound::Answer(..) | Outbound::Drop(_) => {}
         }
     }

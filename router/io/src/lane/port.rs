@@ -9,6 +9,7 @@ use weft_router::offload::{GlueLimits, VnetHeader};
 use weft_router::switch::{Memory, Table};
 
 use super::desk::Desk;
+use super::event::LaneEvent;
 use crate::tap::TapQueue;
 
 pub(super) struct Port {
@@ -55,18 +56,38 @@ impl Port {
         }
     }
 
-    /// Writes a whole frame that this host made itself.
-    pub(super) fn write_own(&self, frame: &[u8]) -> Result<(), DropReason> {
-        self.write(&[IoSlice::new(&VnetHeader::default().to_bytes()), IoSlice::new(frame)])
-    }
-
     /// Writes one frame with its virtio-net header.
     #[inline]
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), DropReason> {
-        self.tap.write(parts).map_err(|error| match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DropReason::TapFull,
-            Some(libc::EINVAL) => DropReason::TapRefused,
-            _ => DropReason::TapDown,
-        })
+        write(&self.tap, parts)
     }
+
+    /// Counts a frame that the switch dropped, and tells if that froze a MAC.
+    pub(super) fn count_drop(&mut self, desk: &Desk, reason: DropReason) {
+        desk.drop(reason);
+        self.tell_frozen(desk, reason);
+    }
+
+    /// Tells which MAC was frozen, if that is the reason of a drop.
+    pub(super) fn tell_frozen(&mut self, desk: &Desk, reason: DropReason) {
+        if reason == DropReason::MovesTooOften
+            && let Some(frozen) = self.memory.take_frozen()
+        {
+            desk.tell_unproven(|| LaneEvent::Frozen { network: self.network, frozen });
+        }
+    }
+}
+
+/// Writes a whole frame that this host made itself.
+pub(super) fn write_own(tap: &TapQueue, frame: &[u8]) -> Result<(), DropReason> {
+    write(tap, &[IoSlice::new(&VnetHeader::default().to_bytes()), IoSlice::new(frame)])
+}
+
+#[inline]
+fn write(tap: &TapQueue, parts: &[IoSlice<'_>]) -> Result<(), DropReason> {
+    tap.write(parts).map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DropReason::TapFull,
+        Some(libc::EINVAL) => DropReason::TapRefused,
+        _ => DropReason::TapDown,
+    })
 }

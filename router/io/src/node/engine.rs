@@ -168,7 +168,10 @@ impl Engine {
             LaneEvent::Moved { index, from, len } => {
                 self.event(&mut state, Event::Moved(*index, *from, *len));
             }
-            LaneEvent::Bare { .. } | LaneEvent::Quic { .. } => {}
+            LaneEvent::Bare { .. }
+            | LaneEvent::Quic { .. }
+            | LaneEvent::Groups { .. }
+            | LaneEvent::Frozen { .. } => {}
         }
     }
 

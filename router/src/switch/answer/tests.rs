@@ -1,6 +1,7 @@
 //! Who is answered and with what, case by case and for any question; the answers are read by etherparse.
 
 use std::net::Ipv4Addr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
@@ -61,8 +62,14 @@ fn solicitation(source: Ipv6Addr, target: Ipv6Addr, hop_limit: u8) -> Vec<u8> {
     frame
 }
 
-fn verdict(frame: &[u8]) -> Outbound {
-    outbound(&table(), &mut Memory::new(), &Headers::of(frame).unwrap(), 1, Duration::from_secs(9))
+static TABLE: LazyLock<Table> = LazyLock::new(table);
+
+fn flood() -> Outbound<'static> {
+    Outbound::Copies(&TABLE.hosts)
+}
+
+fn verdict(frame: &[u8]) -> Outbound<'static> {
+    outbound(&TABLE, &mut Memory::new(), &Headers::of(frame).unwrap(), 1, Duration::from_secs(9))
 }
 
 #[test]
@@ -86,16 +93,16 @@ fn who_is_answered() {
         ("in a remote's name", arp(1, REMOTE_4, NOBODY_4), Outbound::Drop(AddressNotTheirs)),
         ("an endpoint here", arp(1, LOCAL_4, SECOND_4), Outbound::Drop(StaysHere)),
         ("the gateway", arp(1, LOCAL_4, GATEWAY_4), Outbound::Drop(GatewayStays)),
-        ("nobody known", arp(1, LOCAL_4, NOBODY_4), Outbound::Flood),
-        ("a probe of nobody's", arp(1, none, NOBODY_4), Outbound::Flood),
-        ("a probe of its own", arp(1, none, LOCAL_4), Outbound::Flood),
-        ("an announcement of its own", arp(1, LOCAL_4, LOCAL_4), Outbound::Flood),
-        ("in a VLAN", tagged, Outbound::Flood),
+        ("nobody known", arp(1, LOCAL_4, NOBODY_4), flood()),
+        ("a probe of nobody's", arp(1, none, NOBODY_4), flood()),
+        ("a probe of its own", arp(1, none, LOCAL_4), flood()),
+        ("an announcement of its own", arp(1, LOCAL_4, LOCAL_4), flood()),
+        ("in a VLAN", tagged, flood()),
         ("a question to one alone", unicast, Outbound::To(OTHER)),
         ("ND: a remote endpoint", solicitation(LOCAL_6, REMOTE_6, 255), answered),
         ("ND: a remote's, checked", solicitation(Ipv6Addr::UNSPECIFIED, REMOTE_6, 255), answered),
-        ("ND: its own, checked", solicitation(Ipv6Addr::UNSPECIFIED, LOCAL_6, 255), Outbound::Flood),
-        ("ND: from afar", solicitation(LOCAL_6, REMOTE_6, 254), Outbound::Flood),
+        ("ND: its own, checked", solicitation(Ipv6Addr::UNSPECIFIED, LOCAL_6, 255), flood()),
+        ("ND: from afar", solicitation(LOCAL_6, REMOTE_6, 254), flood()),
     ];
     for (name, frame, expected) in cases {
         assert_eq!(verdict(&frame), expected, "{name}");
@@ -159,6 +166,6 @@ proptest! {
             _ => {}
         }
         let headers = Headers::of(&frame).unwrap();
-        let _ = (to_question(&table(), &headers), to_announcement(&table(), &headers), answer(&headers, REMOTE));
+        let _ = (to_question(&TABLE, &headers), to_announcement(&TABLE, &headers), answer(&headers, REMOTE));
     }
 }

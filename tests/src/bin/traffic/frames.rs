@@ -20,6 +20,18 @@ pub fn send(iface: &str, frame: &[u8]) -> Outcome {
     if usize::try_from(sent) == Ok(frame.len()) { Ok(()) } else { Err(io::Error::last_os_error().into()) }
 }
 
+pub fn storm(iface: &str, frame: &[u8], seconds: u64) -> Outcome {
+    let socket = open(iface)?;
+    let (mut sent, end) = (0u64, Instant::now() + Duration::from_secs(seconds));
+    while Instant::now() < end {
+        // SAFETY: the pointer and length are those of one live slice.
+        let taken = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        sent += u64::from(taken > 0);
+    }
+    println!("{sent} frames");
+    Ok(())
+}
+
 pub fn wait(iface: &str, wanted: &[u8], seconds: u64) -> Outcome {
     let socket = open(iface)?;
     println!("waiting");

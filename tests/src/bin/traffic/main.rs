@@ -20,6 +20,7 @@ const USAGE: &str = "usage: traffic SUBCOMMAND
   tcp-short ADDR PORT COUNT           that many connections, one after the other on 8 threads
   tcp-beat ADDR PORT SECONDS          one byte each 50 ms over one connection, reconnecting; prints the longest gap
   frame-send IFACE HEX                one Ethernet frame as it is
+  frame-storm IFACE HEX SECONDS       the same frame over and over, as fast as the kernel takes it
   frame-wait IFACE HEX SECONDS        waits for a frame that holds these bytes";
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -48,6 +49,7 @@ fn run(args: &[&str]) -> Outcome {
         ["tcp-short", addr, port, count] => tcp::short(at(addr, port)?, count.parse()?),
         ["tcp-beat", addr, port, seconds] => tcp::beat(at(addr, port)?, seconds.parse()?),
         ["frame-send", iface, hex] => frames::send(iface, &bytes(hex)?),
+        ["frame-storm", iface, hex, seconds] => frames::storm(iface, &bytes(hex)?, seconds.parse()?),
         ["frame-wait", iface, hex, seconds] => frames::wait(iface, &bytes(hex)?, seconds.parse()?),
         _ => Err(USAGE.into()),
     }
