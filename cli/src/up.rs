@@ -2,10 +2,12 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
-use weft_agent::state::{StateDir, StateError};
+use weft_agent::state::{Lock, StateDir, StateError};
 use weft_agent::{Config, run, setup};
+use weft_api::report::Status;
 use weft_client::Admin;
 
 use crate::args::Up;
@@ -15,16 +17,21 @@ use crate::{Done, compose};
 /// The variable that says how much is logged, such as `debug` or `weft_router_io=debug`.
 const LOG: &str = "WEFT_LOG";
 
+/// Another daemon that neither answers nor ends is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks at it.
+const AGAIN: Duration = Duration::from_millis(50);
+
 pub async fn up(state: StateDir, admin: &Admin, args: Up) -> Done {
     setup::check_machine()?;
     let mut identity = state.member()?;
-    let lock = match state.lock() {
-        Ok(lock) => lock,
-        Err(StateError::InUse(_)) if admin.answers().await => {
-            print!("{}", verdict(&admin.status().await?));
+    let lock = match first(&state, admin).await? {
+        First::Us(lock) => lock,
+        First::Another(status) => {
+            print!("{}", verdict(&status));
             return Ok(ExitCode::SUCCESS);
         }
-        Err(e) => return Err(e.into()),
     };
     if args.port.is_some() || !args.advertise.is_empty() {
         identity.port = args.port.unwrap_or(identity.port);
@@ -39,6 +46,32 @@ pub async fn up(state: StateDir, admin: &Admin, args: Up) -> Done {
     config.lanes = args.lanes.map_or(config.lanes, usize::from);
     run(config, identity, lock, controller).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who runs here.
+enum First {
+    Us(Lock),
+    Another(Box<Status>),
+}
+
+/// A daemon that has just died can hold its lock, and even its sockets, a moment longer: by a program that it was starting, and
+/// that has not closed what it inherited.
+async fn first(state: &StateDir, admin: &Admin) -> Result<First, StateError> {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let in_use = match state.lock() {
+            Ok(lock) => return Ok(First::Us(lock)),
+            Err(e @ StateError::InUse(_)) => e,
+            Err(e) => return Err(e),
+        };
+        if let Ok(status) = admin.status().await {
+            return Ok(First::Another(Box::new(status)));
+        }
+        if Instant::now() >= limit {
+            return Err(in_use);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 fn start_log() {

@@ -47,6 +47,9 @@ fn a_killed_daemon_comes_back_with_everything() {
     assert_eq!(links(), before, "bridge and veths outlive the daemon");
     assert_eq!(h2.docker(["inspect", "-f", "{{.State.Running}}", "beta"]).unwrap(), "true");
 
+    // What it was just starting can hold its lock a moment longer.
+    let lock = "exec flock -x /var/lib/weft/lock sleep 1";
+    let mut _holder = h2.spawn(["sh", "-c", lock], "holder.log").unwrap();
     mesh.restart("h2").unwrap();
     let took = eventually("ping after the restart", deadline(BACK), || a.pings(&b.v4));
     println!("traffic back {:.2} s after the restart of the daemon", took.as_secs_f64());
