@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::http::Method;
-use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use weft_api::id::HostId;
@@ -20,9 +20,9 @@ const MAX_ASKED: usize = 8;
 /// A host that has not answered by then is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The answer to another member.
-pub fn tell() -> Response {
-    Json(Time { unix_ms: now() }).into_response()
+/// What every member may ask of this host.
+pub fn routes() -> Router {
+    Router::new().route(path::TIME, get(async || Json(Time { unix_ms: now() })))
 }
 
 /// The clocks of some of these hosts, by name.

@@ -26,8 +26,6 @@ use weft_api::sign::Signed;
 use weft_client::{ExchangeError, MAX_ANSWER, exchange};
 use weft_router_io::node::{ApiStream, MeshView, Node, StreamError};
 
-use crate::clock;
-
 /// No request to the deciding host waits longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,13 +62,16 @@ pub struct Deciding {
     view: watch::Receiver<Arc<MeshView>>,
     /// The controller's routes, if it is here.
     here: Option<Router>,
+    /// What other members may ask: what every host answers, and who decides beside that.
+    served: Router,
 }
 
 impl Deciding {
-    /// Asks `controller`, or else over `node`.
-    pub fn new(me: HostId, node: Node, controller: Option<&dyn Controller>) -> Self {
-        let view = node.view();
-        Self { me, node, view, here: controller.map(Controller::routes) }
+    /// Asks `controller`, or else over `node`. `of_every_host`: what other members may ask of this one, deciding or not.
+    pub fn new(me: HostId, node: Node, controller: Option<&dyn Controller>, of_every_host: Router) -> Self {
+        let (view, here) = (node.view(), controller.map(Controller::routes));
+        let beside = here.clone().unwrap_or_else(|| Router::new().fallback(async || answer(not_deciding())));
+        Self { me, node, view, here, served: of_every_host.fallback_service(beside) }
     }
 
     /// Who decides, and its name; `None` if nobody is known to.
@@ -132,20 +133,13 @@ impl Deciding {
         Err(serde_json::from_slice(&body).map_err(unreadable)?)
     }
 
-    /// Serves the streams of other members, to whom the session says it is: the time, and the controller's routes.
+    /// Serves the streams of other members, to whom the session says it is.
     pub async fn serve(&self, from: HostId, stream: ApiStream) {
-        let here = self.here.clone();
+        let served = self.served.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let here = here.clone();
+            let served = served.clone();
             async move {
-                let response = match here {
-                    _ if request.uri().path() == path::TIME => clock::tell(),
-                    Some(routes) => call(routes, request.map(Body::new), Caller::Member(from)).await,
-                    None => answer(ApiError::new(
-                        ErrorKind::Unavailable,
-                        "the host that was asked does not decide for this mesh: wait until its decisions have spread",
-                    )),
-                };
+                let response = call(served, request.map(Body::new), Caller::Member(from)).await;
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
@@ -227,6 +221,12 @@ pub fn answer(error: ApiError) -> Response {
 
 async fn call(routes: Router, request: Request, caller: Caller) -> Response {
     routes.layer(Extension(caller)).oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+fn not_deciding() -> ApiError {
+    let sentence =
+        "the host that was asked does not decide for this mesh: wait until its decisions have spread";
+    ApiError::new(ErrorKind::Unavailable, sentence)
 }
 
 fn internal(why: &str) -> ApiError {

@@ -13,6 +13,7 @@
 //! | `blocks` | asks for blocks in advance |
 //! | `facts`, `tables`, `spread` | book -> facts; facts and decisions -> the switch's tables; who tells whom |
 //! | [`deciding`] | asks who decides: the controller here, or the deciding host |
+//! | `rekey` | fresh keys now, here and on other hosts |
 //! | `api` | the admin socket |
 //! | [`leave`], [`setup`] | leaving a mesh; founding and joining one, and what a machine must have |
 //! | [`doctor`] | what usually breaks |
@@ -36,6 +37,7 @@ mod naming;
 mod networks;
 mod plugin;
 mod program;
+mod rekey;
 pub mod run;
 pub mod service;
 pub mod setup;

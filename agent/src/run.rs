@@ -27,7 +27,7 @@ use crate::book::{Book, view_of};
 use crate::deciding::{Controller, Deciding};
 use crate::leave::Leaving;
 use crate::state::{Identity, LedgerError, Lock, StateDir, StateError};
-use crate::{blocks, docker, naming, networks, plugin, socket, spread, stranded};
+use crate::{blocks, clock, docker, naming, networks, plugin, rekey, socket, spread, stranded};
 
 /// Streams of other members that are served at the same time; a further one is closed.
 const MAX_STREAMS: usize = 64;
@@ -123,7 +123,8 @@ pub async fn run(
         let disk = Box::new(spread::Disk(Arc::clone(&ledger)));
         let node_config = node_config(&config, &identity, ledger.next_boot()?, stored)?;
         let (node, events) = Node::start(node_config, disk).await?;
-        let deciding = Deciding::new(identity.id(), node.clone(), controller.as_deref());
+        let of_every_host = rekey::routes(node.clone(), identity.host.clone()).merge(clock::routes());
+        let deciding = Deciding::new(identity.id(), node.clone(), controller.as_deref(), of_every_host);
         let (tell_removed, removed) = watch::channel(false);
         let mut mesh = tokio::spawn(answer_mesh(events, deciding.clone(), tell_removed));
         let docker = docker::watch(Arc::clone(&book), bridges.clone(), deciding.clone());

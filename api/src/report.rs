@@ -116,6 +116,17 @@ pub struct Link {
     pub drops: BTreeMap<String, u64>,
 }
 
+/// A host whose sessions get fresh keys.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rekeyed {
+    /// Its name.
+    pub host: String,
+    /// How many sessions; absent: it could not be asked.
+    pub sessions: Option<usize>,
+    /// Why not.
+    pub why: Option<String>,
+}
+
 /// Whether frames pass a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

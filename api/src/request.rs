@@ -44,6 +44,8 @@ pub mod path {
     pub const CLOCKS: &str = "/v1/clocks";
     /// GET -> [`crate::report::Time`]; hosts only, answered by every member
     pub const TIME: &str = "/v1/time";
+    /// POST [`super::Rekey`] -> `Vec<`[`crate::report::Rekeyed`]`>`; of another host, without a body: [`crate::report::Rekeyed`]
+    pub const REKEY: &str = "/v1/rekey";
     /// POST [`super::Leave`]: this host leaves the mesh
     pub const LEAVE: &str = "/v1/leave";
     /// POST `Signed<`[`super::Goodbye`]`>` in JSON: a host tells the signer that it has left
@@ -198,6 +200,14 @@ pub struct Admitted {
     pub mesh: Signed<MeshRecord>,
     /// The whole roster, the new member's own record in it.
     pub roster: Vec<Signed<RosterRecord>>,
+}
+
+/// Asks for fresh keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Rekey {
+    /// Of every host's sessions, not of this host's alone.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// Asks this host to leave its mesh.

@@ -126,6 +126,9 @@ pub enum Command {
     /// Make, list and remove tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Renew the keys of sessions
+    #[command(subcommand)]
+    Mesh(MeshCommand),
     /// Print the completions of a shell
     #[command(hide = true)]
     Completion {
@@ -358,6 +361,20 @@ pub struct Expose {
     /// The address it shall have; one of IPv4 and one of IPv6 at most [default: the lowest free one]
     #[arg(long)]
     pub ip: Vec<IpAddr>,
+}
+
+/// `weft mesh`
+#[derive(Subcommand, Debug)]
+pub enum MeshCommand {
+    /// Give the sessions of this host fresh keys now
+    #[command(
+        after_help = "Examples:\n  weft mesh rekey\n  weft mesh rekey --all\n\nKeys are renewed by themselves every 10 minutes; frames go on meanwhile. weft links shows their age."
+    )]
+    Rekey {
+        /// The sessions of every host of the mesh
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// `weft token`

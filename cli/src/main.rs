@@ -10,6 +10,7 @@ mod compose;
 mod doctor;
 mod join;
 mod leave;
+mod mesh;
 mod mesh_name;
 mod network;
 mod show;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use weft_client::Admin;
 
-use crate::args::{Args, Command, HostCommand, NetworkCommand, TokenCommand};
+use crate::args::{Args, Command, HostCommand, MeshCommand, NetworkCommand, TokenCommand};
 
 /// What a command ends with when nothing went wrong in doing it: `weft status` says 1 of a mesh that is not well.
 type Done = anyhow::Result<ExitCode>;
@@ -76,6 +77,7 @@ async fn run(args: Args) -> Done {
         Command::Token(TokenCommand::New(args)) => token::new(&admin, args).await,
         Command::Token(TokenCommand::Ls(format)) => token::list(&admin, format.json).await,
         Command::Token(TokenCommand::Rm { ids }) => token::remove(&admin, &ids).await,
+        Command::Mesh(MeshCommand::Rekey { all }) => mesh::rekey(&admin, all).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "weft", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use tokio::sync::{mpsc, watch};
 use weft_api::error::{ApiError, ErrorKind};
-use weft_api::request::{Caller, Leave, path};
+use weft_api::request::{Caller, Leave, Rekey, path};
 use weft_router_io::node::Node;
 
 use crate::attach::Attachments;
@@ -24,6 +24,7 @@ use crate::deciding::{Deciding, answer};
 use crate::docker::Docker;
 use crate::leave::Leaving;
 use crate::networks::Present;
+use crate::rekey;
 use crate::state::Identity;
 
 /// A sentence names so many containers; the others it counts.
@@ -78,6 +79,7 @@ impl Api {
             .route(path::ATTACHMENTS, post(attachments::attach).delete(attachments::detach))
             .route(path::TOKENS, any(decide))
             .route(&named(path::TOKENS), any(decide))
+            .route(path::REKEY, post(fresh_keys))
             .route(path::LEAVE, post(leave))
             .fallback(
                 |method: Method, request: Request| async move { unknown(&method, request.uri().path()) },
@@ -161,6 +163,14 @@ impl Api {
         written.await.map_err(|e| internal(e.to_string()))?.map_err(|e| internal(e.to_string()))?;
         Ok(StatusCode::NO_CONTENT)
     }
+}
+
+async fn fresh_keys(State(api): Here, Json(wish): Json<Rekey>) -> Response {
+    let mut hosts = vec![rekey::here(&api.node, api.identity.host.clone())];
+    if wish.all {
+        hosts.extend(rekey::others(&api.node, &api.node.view()).await);
+    }
+    Json(hosts).into_response()
 }
 
 async fn leave(State(api): Here, Json(wish): Json<Leave>) -> Response {

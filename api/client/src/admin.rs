@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use weft_api::error::{ApiError, ErrorKind};
 use weft_api::network::Network;
 use weft_api::report;
-use weft_api::request::{Attach, CreateNetwork, Detach, Leave, NewToken, TokenMade, path};
+use weft_api::request::{Attach, CreateNetwork, Detach, Leave, NewToken, Rekey, TokenMade, path};
 
 use crate::exchange::exchange;
 
@@ -128,6 +128,11 @@ impl Admin {
     /// Removes a host from the mesh, for good.
     pub async fn remove_host(&self, name: &str) -> Result<(), ApiError> {
         self.ask(Method::DELETE, &named(path::HOSTS, name), Bytes::new()).await.map(drop)
+    }
+
+    /// Fresh keys for the sessions of this host, or of all.
+    pub async fn rekey(&self, all: bool) -> Result<Vec<report::Rekeyed>, ApiError> {
+        read(&self.ask(Method::POST, path::REKEY, json(&Rekey { all })?).await?)
     }
 
     /// This host leaves its mesh. What it could not clean up, a sentence each.

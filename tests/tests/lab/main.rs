@@ -20,6 +20,7 @@ mod doctor;
 mod firewall;
 mod fixture;
 mod forged;
+mod fresh_keys;
 mod look;
 mod multicast;
 mod plugin_abuse;

@@ -43,6 +43,17 @@ pub fn source(to: SocketAddr, bytes: u64) -> Outcome {
     report(bytes, hash)
 }
 
+pub fn load(to: SocketAddr, seconds: u64) -> Outcome {
+    let mut stream = connect(to, Duration::from_secs(10))?;
+    let (start, buffer, mut total) = (Instant::now(), vec![7; CHUNK], 0);
+    while start.elapsed() < Duration::from_secs(seconds) {
+        stream.write_all(&buffer)?;
+        total += buffer.len() as u64;
+    }
+    println!("{total} bytes");
+    Ok(())
+}
+
 pub fn serve(at: SocketAddr) -> Outcome {
     let listener = TcpListener::bind(at)?;
     for stream in listener.incoming() {
