@@ -158,7 +158,8 @@ async fn tell_addresses(controller: Option<&Arc<dyn Controller>>, machine: &Mach
 
 /// What each host says, if it says something new.
 fn observe(controller: &dyn Controller, view: &MeshView, observed: &mut BTreeMap<HostId, FactVersion>) {
-    for (host, (version, items)) in &view.facts {
+    for (host, facts) in &view.facts {
+        let (version, items) = &**facts;
         if observed.insert(*host, *version) == Some(*version) {
             continue;
         }
@@ -168,7 +169,7 @@ fn observe(controller: &dyn Controller, view: &MeshView, observed: &mut BTreeMap
             match item {
                 Item::Endpoint(endpoint) => *endpoints.entry(endpoint.network).or_default() += 1,
                 Item::Route(route) => routes.push(*route),
-                Item::Address(_) | Item::Network(_) | Item::Version(_) | Item::Group { .. } => {}
+                _ => {}
             }
         }
         controller.observe(*host, routes, endpoints);

@@ -65,7 +65,7 @@ fn group(item: &Item, of: NetworkId) -> Option<IpAddr> {
 fn others(me: HostId, view: &MeshView) -> impl Iterator<Item = (HostId, &Vec<Item>)> {
     let member = |host: &HostId| view.roster.get(host).is_some_and(|r| r.standing == Standing::Member);
     let facts = view.facts.iter().filter(move |(host, _)| **host != me && member(host));
-    facts.map(|(host, (_, items))| (*host, items))
+    facts.map(|(host, facts)| (*host, &facts.1))
 }
 
 /// Whether an address lies in a block of this host, by the decisions.
@@ -106,6 +106,8 @@ fn owner_of(me: HostId, owner: HostId) -> Owner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use weft_api::decision::{Decision, DecisionBody, DecisionKey};
     use weft_api::fact::{Endpoint as Fact, FactVersion};
     use weft_api::id::{HostKey, MeshId};
@@ -166,7 +168,7 @@ mod tests {
             view.decisions.insert(block, decision);
         }
         for (n, items) in facts {
-            view.facts.insert(key(*n).id(), (FactVersion::default(), items.clone()));
+            view.facts.insert(key(*n).id(), Arc::new((FactVersion::default(), items.clone())));
         }
         view
     }

@@ -3,11 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{HostId, Mac, MeshId, NetworkId};
-use crate::sign::Record;
+use crate::sign::{Record, Signed, SigningKey};
 
 /// Orders a host's own facts: the boot counter on its disk, then a sequence within the boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -18,21 +19,113 @@ pub struct FactVersion {
     pub sequence: u64,
 }
 
-/// Everything that one host publishes, whole.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct FactRecord {
+/// What a host signs: its whole set of items by their hash, so that a change travels as the items that differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FactHead {
     /// The mesh that it is said in.
     pub mesh: MeshId,
     /// Who says it, and whose key signs it.
     pub owner: HostId,
     /// Newer replaces older.
     pub version: FactVersion,
-    /// Encoded [`Item`]s, sorted, without repeats; at most [`MAX_ITEMS`], each at most [`MAX_ITEM_LEN`] bytes.
-    pub items: Vec<Vec<u8>>,
+    /// [`Items::digest`].
+    pub items: [u8; 32],
 }
 
-impl Record for FactRecord {
+impl Record for FactHead {
     const DOMAIN: &'static str = "weft fact 1";
+}
+
+/// Everything that one host publishes, whole.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FactRecord {
+    /// Signed by the owner.
+    pub head: Signed<FactHead>,
+    /// What it says; hashes to what the head says.
+    pub items: Items,
+}
+
+impl FactRecord {
+    /// Signed by the owner's key.
+    #[must_use]
+    pub fn sign(key: &SigningKey, mesh: MeshId, owner: HostId, version: FactVersion, items: Items) -> Self {
+        let head = key.sign(&FactHead { mesh, owner, version, items: items.digest() });
+        Self { head, items }
+    }
+}
+
+/// Encoded [`Item`]s in one piece of memory, as they are hashed, stored and sent: each a length (16, big endian) and its bytes,
+/// sorted, without repeats. Of a peer they may be anything: [`Items::hold`].
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Items(Box<[u8]>);
+
+impl Items {
+    /// Sorted and without repeats. An item is cut at 65,535 bytes.
+    #[must_use]
+    pub fn new(mut items: Vec<Vec<u8>>) -> Self {
+        items.sort();
+        items.dedup();
+        items.iter().map(Vec::as_slice).collect()
+    }
+
+    /// Each item. Ends where the bytes are none.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (length, tail) = rest.split_first_chunk()?;
+            let (item, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+            rest = tail;
+            Some(item)
+        })
+    }
+
+    /// Each item that this version understands.
+    pub fn decoded(&self) -> impl Iterator<Item = Item> {
+        self.iter().filter_map(Item::decode)
+    }
+
+    /// Whether they are well formed, sorted, without repeats, and within the bounds of a record.
+    #[must_use]
+    pub fn hold(&self) -> bool {
+        let whole = self.iter().map(|i| 2 + i.len()).sum::<usize>() == self.0.len();
+        whole
+            && self.iter().count() <= MAX_ITEMS
+            && self.iter().all(|i| i.len() <= MAX_ITEM_LEN)
+            && self.iter().is_sorted_by(|a, b| a < b)
+    }
+
+    /// SHA-256 of the bytes.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &self.0).as_ref());
+        hash
+    }
+
+    /// Bytes of all items and their lengths.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for Items {
+    /// In the order given.
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(items: I) -> Self {
+        let mut bytes = Vec::new();
+        for item in items {
+            let length = u16::try_from(item.len()).unwrap_or(u16::MAX);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(&item[..usize::from(length)]);
+        }
+        Self(bytes.into_boxed_slice())
+    }
+}
+
+impl std::fmt::Debug for Items {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Items({} bytes)", self.0.len())
+    }
 }
 
 /// A record with more items than this is refused.
@@ -64,6 +157,17 @@ pub enum Item {
         /// The group.
         group: IpAddr,
     },
+    /// A link of its that is up, to a neighbour. It is believed when both ends say so.
+    Neighbour {
+        /// The other end.
+        host: HostId,
+        /// Its round trip, microseconds; 0 until it is known.
+        rtt_us: u32,
+        /// Probes of a hundred that did not come back.
+        loss_percent: u8,
+    },
+    /// An address that others see it at.
+    Seen(SocketAddr),
 }
 
 impl Item {
@@ -103,6 +207,17 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Item::decode(&bytes);
+            if let Ok(items) = postcard::from_bytes::<Items>(&bytes) {
+                let _ = (items.hold(), items.decoded().count());
+            }
+        }
+
+        #[test]
+        fn items_keep_what_they_are_made_of(items in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..30)) {
+            let made = Items::new(items.clone());
+            prop_assert!(made.hold());
+            prop_assert!(items.iter().all(|i| made.iter().any(|m| m == i)));
+            prop_assert_eq!(made.iter().collect::<Items>(), made);
         }
     }
 
@@ -115,5 +230,18 @@ mod tests {
             container: "web".into(),
         });
         assert_eq!(Item::decode(&item.encode()), Some(item));
+    }
+
+    #[test]
+    fn what_breaks_the_order_or_the_bounds_does_not_hold() {
+        let items = |items: &[&[u8]]| items.iter().copied().collect::<Items>();
+        assert!(items(&[&[1], &[2]]).hold());
+        assert!(!items(&[&[2], &[1]]).hold());
+        assert!(!items(&[&[1], &[1]]).hold());
+        assert!(!items(&[&[0; MAX_ITEM_LEN + 1]]).hold());
+        assert!(!Items(vec![0, 2, 1].into()).hold(), "ends within an item");
+        assert!(!Items(vec![0].into()).hold());
+        let many: Vec<[u8; 4]> = (0..=MAX_ITEMS as u32).map(u32::to_be_bytes).collect();
+        assert!(!many.iter().map(|i| &i[..]).collect::<Items>().hold());
     }
 }

@@ -95,8 +95,19 @@ pub struct Signed<T> {
 impl<T: Record> Signed<T> {
     /// The record, if `key` signed it.
     pub fn verify(&self, key: &[u8; 32]) -> Result<T, SignatureError> {
-        verify_bytes(key, &framed::<T>(&self.bytes), &self.signature)?;
-        postcard::from_bytes(&self.bytes).map_err(|_| SignatureError::Unreadable)
+        self.verify_by(key, |key, bytes, signature| verify_bytes(key, bytes, signature).is_ok())
+    }
+
+    /// The record, if `check` finds that `key` signed it: (key, framed bytes, signature) -> whether.
+    pub fn verify_by(
+        &self,
+        key: &[u8; 32],
+        check: impl FnOnce(&[u8; 32], &[u8], &[u8]) -> bool,
+    ) -> Result<T, SignatureError> {
+        if !check(key, &framed::<T>(&self.bytes), &self.signature) {
+            return Err(SignatureError::Forged);
+        }
+        self.peek()
     }
 
     /// The record, unverified: only to learn which key it claims, before [`Signed::verify`].

@@ -229,6 +229,20 @@ reasons! {
     FactOfStranger = "fact_of_stranger",
     /// A decision by a host that is no member or has not the role `controller`.
     DecisionNotControllers = "decision_not_controllers",
+    /// Facts that changed more often than any host says something new; the next comparison brings the newest.
+    FactsTooFast = "facts_too_fast",
+    /// Changed facts that do not hash to what their owner signed; the whole record is asked for.
+    DeltaMismatch = "delta_mismatch",
+    /// Records faster than a neighbour may send them.
+    RecordsTooFast = "records_too_fast",
+    /// Questions faster than a neighbour may ask them.
+    QuestionsTooFast = "questions_too_fast",
+    /// A record asked for while the neighbour is owed many others.
+    AsksTooMany = "asks_too_many",
+    /// An announced record while too many others are waited for.
+    IdsTooMany = "ids_too_many",
+    /// An announced record that nobody sent when it was asked for.
+    AskUnanswered = "ask_unanswered",
     /// Records that the disk did not take; they were not acted on.
     DiskRefused = "disk_refused",
 }

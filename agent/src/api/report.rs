@@ -275,7 +275,7 @@ pub(super) fn members(view: &MeshView) -> impl Iterator<Item = (HostId, &RosterR
 }
 
 pub(super) fn items(view: &MeshView, host: HostId) -> &[Item] {
-    view.facts.get(&host).map_or(&[], |(_, items)| items)
+    view.facts.get(&host).map_or(&[], |facts| &facts.1)
 }
 
 pub(super) fn host_name(view: &MeshView, host: HostId) -> String {

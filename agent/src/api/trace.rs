@@ -152,7 +152,8 @@ fn decided(view: &MeshView, key: &DecisionKey) -> String {
 /// Whose facts say so, and which.
 fn said(view: &MeshView, host: HostId) -> String {
     match view.facts.get(&host) {
-        Some((version, _)) => {
+        Some(facts) => {
+            let version = facts.0;
             format!("fact {}.{} of {}", version.boot, version.sequence, host_name(view, host))
         }
         None => format!("{} has said nothing yet", host_name(view, host)),

@@ -188,7 +188,7 @@ impl Pages {
     }
 
     fn holder_there(&self, host: HostId, network: NetworkId, address: IpAddr) -> Option<String> {
-        let (_, items) = self.view.facts.get(&host)?;
+        let items = &self.view.facts.get(&host)?.1;
         let there = items.iter().find_map(|item| match item {
             Item::Endpoint(e) if e.network == network && e.addresses.contains(&address) => Some(e),
             _ => None,

@@ -122,7 +122,7 @@ impl Book {
         let pages = self.pages();
         let on = |item: &Item| matches!(item, Item::Endpoint(endpoint) if endpoint.network == network);
         pages.endpoints.values().any(|endpoint| endpoint.network == network)
-            || pages.view.facts.iter().any(|(host, (_, items))| *host != self.me && items.iter().any(on))
+            || pages.view.facts.iter().any(|(host, facts)| *host != self.me && facts.1.iter().any(on))
     }
 
     /// Docker got this range for a network that it is about to make.

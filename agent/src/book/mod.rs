@@ -15,7 +15,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-use weft_api::fact::Item;
 use weft_api::id::{HostId, Mac, NetworkId};
 use weft_api::network::Network;
 use weft_api::request::WantBlock;
@@ -426,9 +425,10 @@ pub fn view_of(stored: &Stored) -> MeshView {
     for record in stored.roster.iter().filter_map(|signed| signed.peek().ok()) {
         view.roster.insert(record.key.id(), record);
     }
-    for record in stored.facts.iter().filter_map(|signed| signed.peek().ok()) {
-        let items = record.items.iter().filter_map(|bytes| Item::decode(bytes)).collect();
-        view.facts.insert(record.owner, (record.version, items));
+    for record in &stored.facts {
+        if let Ok(head) = record.head.peek() {
+            view.facts.insert(head.owner, Arc::new((head.version, record.items.decoded().collect())));
+        }
     }
     for decision in stored.decisions.iter().filter_map(|signed| signed.peek().ok()) {
         let newer = |known: &Decision| known.revision > decision.revision;

@@ -151,7 +151,7 @@ fn the_holder_on_another_host_is_named() {
         addresses: vec![ip("10.32.0.5")],
         container: "beta".into(),
     });
-    view.facts.insert(host(2).id(), (FactVersion::default(), vec![fact]));
+    view.facts.insert(host(2).id(), Arc::new((FactVersion::default(), vec![fact])));
     bench.book.learn(Arc::new(view));
     let said = bench.give(Some("10.32.0.5")).unwrap_err().to_string();
     assert!(said.contains("container beta on h2"), "{said}");

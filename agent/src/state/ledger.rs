@@ -22,7 +22,7 @@ use weft_router_io::node::{Stored, StoredRecord};
 pub const FILE: &str = "agent.redb";
 
 /// The layout of the file; another one is not read.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 4 << 20;
@@ -33,7 +33,7 @@ type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 const HEADER: TableDefinition<(), (u64, [u8; 32], u64)> = TableDefinition::new("header");
 /// Host id to `Signed<RosterRecord>`.
 const ROSTER: Bytes = TableDefinition::new("roster");
-/// Host id to `Signed<FactRecord>`.
+/// Host id to `FactRecord`.
 const FACTS: Bytes = TableDefinition::new("facts");
 /// `DecisionKey` to `Signed<Decision>`.
 const DECISIONS: Bytes = TableDefinition::new("decisions");

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use weft_api::decision::{Decision, DecisionKey};
-use weft_api::fact::{FactRecord, FactVersion};
+use weft_api::fact::{FactRecord, FactVersion, Items};
 use weft_api::id::{HostKey, Mac, MeshKey, NetworkId};
 use weft_api::roster::{Cipher, MeshRecord, Roles, RosterRecord, Standing};
 use weft_api::sign::SigningKey;
@@ -135,7 +135,7 @@ fn the_ledger_counts_starts_and_keeps_records() {
     };
     let roster = mesh_key().sign(&record);
     let facts =
-        key.sign(&FactRecord { mesh, owner: identity.id(), version: FactVersion::default(), items: vec![] });
+        FactRecord::sign(&key, mesh, identity.id(), FactVersion::default(), Items::default());
     let decision = key.sign(&Decision {
         mesh,
         revision: 1,

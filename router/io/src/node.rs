@@ -36,6 +36,7 @@ use weft_api::roster::RosterRecord;
 use weft_api::sign::{Signed, SigningKey};
 use weft_api::token::JoinWish;
 use weft_router::drop::DropCounters;
+use weft_router::mesh::{self, Limits, Signatures, Start};
 use weft_router::session::Why;
 use weft_router::switch::{Frozen, Table};
 
@@ -47,7 +48,7 @@ use crate::quic::tls;
 use crate::tap::TapQueue;
 use config::{listen, random};
 use engine::{Engine, Parts};
-use keeper::{Inbox, Keeper};
+use keeper::Keeper;
 use segment::Segments;
 use store::Store;
 
@@ -61,7 +62,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A removed host's sessions are closed this much later, so that it hears why.
 const FAREWELL: Duration = Duration::from_millis(250);
-/// With nothing to wait for the session layer's clock still looks now and then.
+/// Links are measured for this host's facts so often.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// With nothing to wait for a clock still looks now and then.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// The mesh as this host knows it.
@@ -69,12 +72,14 @@ const IDLE: Duration = Duration::from_secs(1);
 pub struct MeshView {
     /// Every record, of removed members too.
     pub roster: BTreeMap<HostId, RosterRecord>,
-    /// What members say of themselves, this host's own facts too; the last known of those that cannot be reached.
-    pub facts: BTreeMap<HostId, (FactVersion, Vec<Item>)>,
+    /// What members say of themselves, this host's own facts too, their links aside; the last known of those that cannot be reached.
+    pub facts: BTreeMap<HostId, Arc<(FactVersion, Vec<Item>)>>,
     /// What the controller says.
     pub decisions: BTreeMap<DecisionKey, Decision>,
-    /// Members with a link that is up; this host too.
+    /// Members to which there is a way, by a link or over other members; this host too.
     pub reachable: BTreeSet<HostId>,
+    /// The first hop towards those without a link to this host.
+    pub through: BTreeMap<HostId, HostId>,
 }
 
 /// What the agent must answer or know.
@@ -124,7 +129,6 @@ pub struct Node(Arc<Running>);
 struct Running {
     engine: Arc<Engine>,
     segments: Arc<Segments>,
-    inbox: Arc<Inbox>,
     tasks: Vec<AbortHandle>,
     /// What begins new sessions.
     begins: Vec<AbortHandle>,
@@ -143,16 +147,20 @@ impl Node {
         let drops = Arc::new(DropCounters::new());
         let settings = |e: SettingsError| StartError::Quic(e.to_string());
         let dialler = endpoint::client(&config.host_key, tls::ALPN_MEMBER).map_err(settings)?;
-        let store_key = SigningKey::from_seed(*config.host_key.seed());
-        let store = Arc::new(Store::open(
-            store_key,
-            &config.mesh.name,
-            config.mesh_key,
-            config.boot_counter,
-            config.stored,
-            config.dial,
-            &drops,
-        )?);
+        let [a, b, c, d, e, f, g, h, ..] = random()?;
+        let start = Start {
+            key: SigningKey::from_seed(*config.host_key.seed()),
+            mesh_key: config.mesh_key,
+            boot: config.boot_counter,
+            roster: config.stored.roster,
+            facts: config.stored.facts,
+            decisions: config.stored.decisions,
+            hints: config.dial,
+            limits: Limits::default(),
+            seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            notary: Arc::new(Signatures),
+        };
+        let store = Arc::new(Store::open(start, &config.mesh.name, Arc::clone(&drops))?);
         let (lane, lane_events) = LaneHandle::start(listen(config.listen, config.lanes)?)?;
         let socket = VirtualSocket::new(lane.clone(), Arc::clone(&drops), random()?);
         let endpoint = endpoint::listen(&config.host_key, Arc::clone(&socket)).map_err(settings)?;
@@ -174,9 +182,7 @@ impl Node {
             heard,
             events: events.clone(),
         });
-        let inbox = Arc::new(Inbox::default());
-        let disk = Arc::from(disk);
-        let keeper = Keeper { store, disk, inbox: Arc::clone(&inbox), heard: heard_by_keeper, events, drops };
+        let keeper = Keeper { store, disk: Arc::from(disk), heard: heard_by_keeper, events };
         let tasks = vec![
             tokio::spawn(pump(Arc::clone(&engine), Arc::clone(&segments), lane_events)).abort_handle(),
             tokio::spawn(listen_around(Arc::clone(&segments))).abort_handle(),
@@ -186,7 +192,7 @@ impl Node {
             tokio::spawn(connection::accept_all(Arc::clone(&engine))).abort_handle(),
             tokio::spawn(drive(Arc::clone(&engine))).abort_handle(),
         ];
-        Ok((Self(Arc::new(Running { engine, segments, inbox, tasks, begins })), events_of_agent))
+        Ok((Self(Arc::new(Running { engine, segments, tasks, begins })), events_of_agent))
     }
 
     /// This host.
@@ -208,17 +214,17 @@ impl Node {
 
     /// Says this of this host from now on: versioned, signed, stored and sent to everybody. The same again is no news.
     pub fn publish(&self, items: Vec<Item>) {
-        self.0.inbox.say(items);
+        self.0.engine.store.event(mesh::Event::Say(&items));
     }
 
     /// Takes records made on this host (a signer's) and spreads them. What does not hold is counted, as if it had been heard.
     pub fn insert_roster(&self, records: Vec<Signed<RosterRecord>>) {
-        self.0.inbox.roster(&self.0.engine.drops, records);
+        self.0.engine.store.event(mesh::Event::MadeRoster(records));
     }
 
     /// Takes decisions made on this host (the controller's) and spreads them.
     pub fn insert_decisions(&self, decisions: Vec<Signed<Decision>>) {
-        self.0.inbox.decisions(&self.0.engine.drops, decisions);
+        self.0.engine.store.event(mesh::Event::MadeDecisions(decisions));
     }
 
     /// A stream to another member's API.
@@ -354,10 +360,12 @@ async fn pump(engine: Arc<Engine>, segments: Arc<Segments>, mut events: mpsc::Re
 async fn drive(engine: Arc<Engine>) {
     engine.mesh_changed();
     let mut farewell: Option<Instant> = None;
+    let mut measure = tokio::time::interval(MEASURE_EVERY);
     loop {
         let wake = engine.next_wake().map_or(Instant::now() + IDLE, Instant::from_std);
         tokio::select! {
             () = sleep_until(wake) => engine.tick(),
+            _ = measure.tick() => engine.measure(),
             () = engine.touched.notified() => {}
             () = engine.store.changed.notified() => {
                 if farewell.is_none() && engine.someone_was_removed() {

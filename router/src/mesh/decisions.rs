@@ -1,12 +1,13 @@
 //! Decisions: one record for each key, signed by a controller; the higher revision counts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_api::decision::{Decision, DecisionBody, DecisionKey, MAX_DECISION_LEN};
 use weft_api::sign::Signed;
 
-use super::roster::signature;
-use super::{News, Roster};
+use super::Roster;
+use super::record::{Held, News, Notary, certify, signature};
 use crate::drop::DropReason;
 
 /// Keys kept, those that say `gone` too; further ones are refused (`RecordsTooMany`).
@@ -15,98 +16,94 @@ pub const MAX_DECISIONS: usize = 65_536;
 /// What the controller says.
 #[derive(Clone, Debug, Default)]
 pub struct Decisions {
-    records: BTreeMap<DecisionKey, (Decision, Signed<Decision>)>,
+    records: BTreeMap<DecisionKey, Arc<Held<Decision>>>,
 }
 
 impl Decisions {
     /// Whether this decision holds, and is news. Changes nothing.
-    pub fn check(&self, roster: &Roster, signed: &Signed<Decision>) -> Result<(News, Decision), DropReason> {
-        self.judge(roster, signed, false)
+    pub fn check(
+        &self,
+        notary: &dyn Notary,
+        roster: &Roster,
+        signed: &Signed<Decision>,
+    ) -> Result<(News, Arc<Held<Decision>>), DropReason> {
+        self.judge(notary, roster, signed, false)
     }
 
-    /// Takes a decision if it holds and is news.
-    pub fn insert(
-        &mut self,
+    /// The same of a decision from our own disk: it was believed when it came, even if its signer was removed meanwhile.
+    pub fn check_stored(
+        &self,
+        notary: &dyn Notary,
         roster: &Roster,
-        signed: Signed<Decision>,
-    ) -> Result<(News, Decision), DropReason> {
-        let (news, decision) = self.judge(roster, &signed, false)?;
-        self.take(news, &decision, signed);
-        Ok((news, decision))
-    }
-
-    /// Takes a decision from our own disk: it was believed when it came, even if its signer was removed meanwhile.
-    pub fn restore(
-        &mut self,
-        roster: &Roster,
-        signed: Signed<Decision>,
-    ) -> Result<(News, Decision), DropReason> {
-        let (news, decision) = self.judge(roster, &signed, true)?;
-        self.take(news, &decision, signed);
-        Ok((news, decision))
+        signed: &Signed<Decision>,
+    ) -> Result<(News, Arc<Held<Decision>>), DropReason> {
+        self.judge(notary, roster, signed, true)
     }
 
     /// What is decided of something.
     #[must_use]
     pub fn get(&self, key: &DecisionKey) -> Option<&Decision> {
-        self.records.get(key).map(|(d, _)| d)
+        self.held(key).map(|h| &h.record)
     }
 
-    /// The signed form.
+    /// A decision and its signed form.
     #[must_use]
-    pub fn signed(&self, key: &DecisionKey) -> Option<&Signed<Decision>> {
-        self.records.get(key).map(|(_, s)| s)
+    pub fn held(&self, key: &DecisionKey) -> Option<&Arc<Held<Decision>>> {
+        self.records.get(key)
     }
 
     /// Every decision.
-    pub fn records(&self) -> impl Iterator<Item = &Decision> {
-        self.records.values().map(|(d, _)| d)
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Held<Decision>>> {
+        self.records.values()
     }
 
-    fn take(&mut self, news: News, decision: &Decision, signed: Signed<Decision>) {
-        if news == News::New {
-            self.records.insert(decision.key.clone(), (decision.clone(), signed));
-        }
+    /// Takes a decision that was found to hold; returns the one before.
+    pub(super) fn put(&mut self, held: Arc<Held<Decision>>) -> Option<Arc<Held<Decision>>> {
+        self.records.insert(held.record.key.clone(), held)
+    }
+
+    /// Forgets a decision.
+    pub(super) fn forget(&mut self, key: &DecisionKey) {
+        self.records.remove(key);
     }
 
     fn judge(
         &self,
+        notary: &dyn Notary,
         roster: &Roster,
         signed: &Signed<Decision>,
         removed_too: bool,
-    ) -> Result<(News, Decision), DropReason> {
+    ) -> Result<(News, Arc<Held<Decision>>), DropReason> {
         if signed.bytes().len() > MAX_DECISION_LEN {
             return Err(DropReason::RecordTooLong);
         }
         let claimed = signed.peek().map_err(signature)?;
         let known = self.records.get(&claimed.key);
-        if let Some((known, _)) = known.filter(|(_, s)| s == signed) {
-            return Ok((News::Same, known.clone()));
+        if let Some(known) = known.filter(|k| k.signed == *signed) {
+            return Ok((News::Same, Arc::clone(known)));
         }
         let id = claimed.signer.id();
         let signer = if removed_too { roster.get(id) } else { roster.member(id) };
         if !signer.is_some_and(|s| s.key == claimed.signer && s.roles.controller) {
             return Err(DropReason::DecisionNotControllers);
         }
-        let decision = signed.verify(&claimed.signer.0).map_err(signature)?;
+        let held = certify(notary, &claimed.signer.0, signed)?;
+        let decision = &held.record;
         if decision.mesh != roster.mesh() {
             return Err(DropReason::RecordOfAnotherMesh);
         }
-        if !body_fits(&decision) {
+        if !body_fits(decision) {
             return Err(DropReason::RecordInvalid);
         }
         let news = match known {
             None if self.records.len() >= MAX_DECISIONS => return Err(DropReason::RecordsTooMany),
             None => News::New,
-            Some((known, old)) => {
-                match (decision.revision, signed.bytes()).cmp(&(known.revision, old.bytes())) {
-                    std::cmp::Ordering::Greater => News::New,
-                    std::cmp::Ordering::Equal => News::Same,
-                    std::cmp::Ordering::Less => News::Old,
-                }
+            Some(known) => {
+                let order = (decision.revision, signed.bytes()).cmp(&(known.record.revision, known.signed.bytes()));
+                News::of(order)
             }
         };
-        Ok((news, decision))
+        Ok((news, held))
     }
 }
 
@@ -127,6 +124,19 @@ mod tests {
     use weft_api::sign::SigningKey;
 
     use super::*;
+    use crate::mesh::record::Signatures;
+
+    fn put(roster: &mut Roster, signed: &Signed<RosterRecord>) {
+        let (_, held) = roster.check(&Signatures, signed).unwrap();
+        roster.put(held);
+    }
+
+    fn insert(decisions: &mut Decisions, roster: &Roster, signed: &Signed<Decision>) {
+        let (news, held) = decisions.check(&Signatures, roster, signed).unwrap();
+        if news == News::New {
+            decisions.put(held);
+        }
+    }
 
     fn key(n: u8) -> SigningKey {
         SigningKey::from_seed([n; 32])
@@ -146,7 +156,7 @@ mod tests {
     fn roster() -> Roster {
         let mut roster = Roster::new(MeshKey(key(1).public()));
         for n in 2..4 {
-            roster.insert(key(1).sign(&roster_record(n, n == 2, Standing::Member))).unwrap();
+            put(&mut roster, &key(1).sign(&roster_record(n, n == 2, Standing::Member)));
         }
         roster
     }
@@ -167,10 +177,10 @@ mod tests {
             let roster = roster();
             let (mut one, mut other) = (Decisions::default(), Decisions::default());
             for (revision, owner) in &revisions {
-                one.insert(&roster, key(2).sign(&decision(*revision, *owner))).unwrap();
+                insert(&mut one, &roster, &key(2).sign(&decision(*revision, *owner)));
             }
             for (revision, owner) in revisions[at.index(revisions.len())..].iter().chain(&revisions) {
-                other.insert(&roster, key(2).sign(&decision(*revision, *owner))).unwrap();
+                insert(&mut other, &roster, &key(2).sign(&decision(*revision, *owner)));
             }
             let key = decision(0, 0).key;
             prop_assert_eq!(one.get(&key), other.get(&key));
@@ -183,7 +193,8 @@ mod tests {
         let mut roster = roster();
         let decisions = Decisions::default();
         let good = decision(1, 1);
-        let refused = |record: &Decision, n: u8| decisions.check(&roster, &key(n).sign(record)).err();
+        let refused =
+            |record: &Decision, n: u8| decisions.check(&Signatures, &roster, &key(n).sign(record)).err();
         assert_eq!(refused(&good, 2), None);
         assert_eq!(refused(&good, 3), Some(DropReason::RecordForged));
         let theirs = Decision { signer: HostKey(key(3).public()), ..good.clone() };
@@ -200,10 +211,11 @@ mod tests {
         assert_eq!(refused(&long, 2), Some(DropReason::RecordTooLong));
 
         let removed = RosterRecord { serial: 2, ..roster_record(2, true, Standing::Removed) };
-        roster.insert(key(1).sign(&removed)).unwrap();
-        let mut decisions = Decisions::default();
-        let signed = key(2).sign(&good);
-        assert_eq!(decisions.insert(&roster, signed.clone()).err(), Some(DropReason::DecisionNotControllers));
-        assert_eq!(decisions.restore(&roster, signed).map(|(n, _)| n), Ok(News::New), "from our own disk");
+        put(&mut roster, &key(1).sign(&removed));
+        let (decisions, signed) = (Decisions::default(), key(2).sign(&good));
+        let heard = decisions.check(&Signatures, &roster, &signed).err();
+        assert_eq!(heard, Some(DropReason::DecisionNotControllers));
+        let stored = decisions.check_stored(&Signatures, &roster, &signed).map(|(news, _)| news);
+        assert_eq!(stored, Ok(News::New), "from our own disk");
     }
 }

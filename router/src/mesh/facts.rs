@@ -1,13 +1,19 @@
-//! Facts: one record for each member, signed and versioned by itself. The items are opaque here.
+//! Facts: one record for each member, signed and versioned by itself. A change travels as the items that differ; the whole
+//! must then hash to what the owner signed. But for its links the items are opaque here.
 
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use weft_api::fact::{FactRecord, FactVersion, MAX_ITEM_LEN, MAX_ITEMS};
-use weft_api::id::{HostId, MeshId};
-use weft_api::sign::{Signed, SigningKey};
+use serde::{Deserialize, Serialize};
+use weft_api::fact::{FactHead, FactRecord, FactVersion, Item, Items};
+use weft_api::id::HostId;
+use weft_api::sign::Signed;
 
-use super::roster::signature;
-use super::{News, Roster};
+use super::Roster;
+use super::record::{Held, Id, News, Notary, RecordKey, short, signature};
 use crate::drop::DropReason;
 
 /// No disk has counted so many starts: a record of the last boot is refused (`RecordInvalid`), or its owner could never get past it,
@@ -16,163 +22,253 @@ const ABSURD_BOOT: u64 = u64::MAX;
 /// The longest record, encoded.
 pub const MAX_FACTS_LEN: usize = 1 << 20;
 
+/// Links of one host that are believed; nobody has as many neighbours.
+const MAX_LINKS: usize = 256;
+
+/// One version of a host's facts, verified. Encoded once; shared by all who hold it.
+#[derive(Debug)]
+pub struct Said {
+    /// What the owner has signed.
+    pub head: FactHead,
+    /// What travels and lies on the disk.
+    pub record: FactRecord,
+    /// The links that it claims.
+    pub links: Box<[Claim]>,
+    /// Where it says that it can be reached, or is seen.
+    pub addresses: Box<[SocketAddr]>,
+    pub(super) mark: u128,
+}
+
+/// A link that a host says it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// The other end.
+    pub host: HostId,
+    /// Microseconds; 0: not known yet.
+    pub rtt_us: u32,
+    /// Of a hundred probes.
+    pub loss_percent: u8,
+}
+
+impl Said {
+    fn new(head: FactHead, record: FactRecord, mark: u128) -> Arc<Self> {
+        let (mut links, mut addresses) = (Vec::new(), Vec::new());
+        let mut seen = Vec::new();
+        for item in record.items.decoded() {
+            match item {
+                Item::Neighbour { host, rtt_us, loss_percent } if links.len() < MAX_LINKS => {
+                    links.push(Claim { host, rtt_us, loss_percent });
+                }
+                Item::Address(address) => addresses.push(address),
+                Item::Seen(address) => seen.push(address),
+                _ => {}
+            }
+        }
+        addresses.extend(seen);
+        Arc::new(Self { head, record, links: links.into(), addresses: addresses.into(), mark })
+    }
+
+    /// Which version of whose facts.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        id(&self.head, self.mark)
+    }
+
+    /// What differs from an older version; everything if there is none.
+    #[must_use]
+    pub fn since(&self, older: Option<&Said>) -> Delta {
+        let head = self.record.head.clone();
+        let Some(older) = older else {
+            return Delta { head, base: None, removed: Vec::new(), added: self.record.items.clone() };
+        };
+        let (before, after) = (&older.record.items, &self.record.items);
+        let had: BTreeSet<&[u8]> = before.iter().collect();
+        let has: BTreeSet<&[u8]> = after.iter().collect();
+        let removed = (0u16..).zip(before.iter()).filter(|(_, i)| !has.contains(i)).map(|(n, _)| n).collect();
+        let added = after.iter().filter(|i| !had.contains(i)).collect();
+        Delta { head, base: Some(older.head.version), removed, added }
+    }
+
+    /// What differs from a version that somebody else holds, by the fingerprints of its items. Two items of one
+    /// fingerprint make a delta that does not hash; then the whole is asked for.
+    #[must_use]
+    pub fn since_prints(&self, base: FactVersion, prints: &[u32]) -> Delta {
+        let had: BTreeSet<u32> = prints.iter().copied().collect();
+        let has: BTreeSet<u32> = self.record.items.iter().map(fingerprint).collect();
+        let removed = (0u16..).zip(prints).filter(|(_, p)| !has.contains(p)).map(|(n, _)| n).collect();
+        let added = self.record.items.iter().filter(|i| !had.contains(&fingerprint(i))).collect();
+        Delta { head: self.record.head.clone(), base: Some(base), removed, added }
+    }
+
+    /// The fingerprints of the items, in their order.
+    #[must_use]
+    pub fn prints(&self) -> Vec<u32> {
+        self.record.items.iter().map(fingerprint).collect()
+    }
+}
+
+fn id(head: &FactHead, mark: u128) -> Id {
+    let rank = (head.version.boot, head.version.sequence);
+    Id { key: RecordKey::Facts(head.owner), rank, mark: short(mark) }
+}
+
+/// FNV-1a; whoever makes two items collide has its own facts sent whole.
+fn fingerprint(item: &[u8]) -> u32 {
+    item.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+/// A host's facts on their way: what differs from a base, or everything.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Delta {
+    /// The version that results.
+    pub head: Signed<FactHead>,
+    /// What it is to be applied to; nothing: `added` is everything.
+    pub base: Option<FactVersion>,
+    /// Places of the base's items that are gone, rising.
+    pub removed: Vec<u16>,
+    /// Items that the base does not have.
+    pub added: Items,
+}
+
+impl Delta {
+    fn apply(&self, base: &Items) -> Items {
+        let mut removed = self.removed.iter().copied().peekable();
+        let mut added = self.added.iter().peekable();
+        let mut items: Vec<&[u8]> = Vec::new();
+        for (place, item) in (0u16..).zip(base.iter()) {
+            if removed.next_if_eq(&place).is_some() {
+                continue;
+            }
+            while let Some(next) = added.next_if(|a| *a < item) {
+                items.push(next);
+            }
+            items.push(item);
+        }
+        items.into_iter().chain(added).collect()
+    }
+
+    /// Bytes that it takes on the wire, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        200 + 3 * self.removed.len() + self.added.size()
+    }
+}
+
+/// What became of a delta whose signature holds.
+#[derive(Debug)]
+pub enum Heard {
+    /// Newer than what was known.
+    News(Arc<Said>),
+    /// It is what is known.
+    Same,
+    /// Something newer is known.
+    Old,
+    /// Newer, but its base is not what is known here, or the result does not hash: ask for it.
+    Lacks {
+        /// The version.
+        id: Id,
+        /// Ask for all of it.
+        whole: bool,
+    },
+}
+
 /// What every member says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    records: BTreeMap<HostId, (FactRecord, Signed<FactRecord>)>,
+    records: BTreeMap<HostId, Arc<Said>>,
 }
 
 impl Facts {
-    /// Whether this record holds, and is news. Changes nothing.
+    /// Whether this holds, and is news. Changes nothing.
     pub fn check(
         &self,
+        notary: &dyn Notary,
         roster: &Roster,
-        signed: &Signed<FactRecord>,
-    ) -> Result<(News, FactRecord), DropReason> {
-        if signed.bytes().len() > MAX_FACTS_LEN {
-            return Err(DropReason::RecordTooLong);
-        }
-        let claimed = signed.peek().map_err(signature)?;
+        delta: &Delta,
+    ) -> Result<(FactHead, Heard), DropReason> {
+        let claimed = delta.head.peek().map_err(signature)?;
         let known = self.records.get(&claimed.owner);
-        if let Some((known, _)) = known.filter(|(_, s)| s == signed) {
-            return Ok((News::Same, known.clone()));
+        if known.is_some_and(|k| k.record.head == delta.head) {
+            return Ok((claimed, Heard::Same));
         }
         let member = roster.member(claimed.owner).ok_or(DropReason::FactOfStranger)?;
-        let record = signed.verify(&member.key.0).map_err(signature)?;
-        if record.mesh != roster.mesh() {
+        let mark = Held::mark_of(&delta.head);
+        let built = notary.recall(mark).and_then(|built| built.downcast::<Said>().ok());
+        let built = built.filter(|b| b.record.head == delta.head);
+        if built.is_none() && delta.head.verify_by(&member.key.0, |k, b, s| notary.verify(k, b, s)).is_err() {
+            return Err(DropReason::RecordForged);
+        }
+        if claimed.mesh != roster.mesh() {
             return Err(DropReason::RecordOfAnotherMesh);
         }
-        let absurd = record.version.boot == ABSURD_BOOT;
-        if absurd || record.items.len() > MAX_ITEMS || !items_hold(&record.items) {
+        if claimed.version.boot == ABSURD_BOOT {
             return Err(DropReason::RecordInvalid);
         }
-        let news = known.map_or(News::New, |(known, old)| {
-            match (record.version, signed.bytes()).cmp(&(known.version, old.bytes())) {
-                std::cmp::Ordering::Greater => News::New,
-                std::cmp::Ordering::Equal => News::Same,
-                std::cmp::Ordering::Less => News::Old,
-            }
-        });
-        Ok((news, record))
-    }
-
-    /// Takes a record if it holds and is news.
-    pub fn insert(
-        &mut self,
-        roster: &Roster,
-        signed: Signed<FactRecord>,
-    ) -> Result<(News, FactRecord), DropReason> {
-        let (news, record) = self.check(roster, &signed)?;
-        if news == News::New {
-            self.records.insert(record.owner, (record.clone(), signed));
+        match known.map_or(News::New, |k| News::of(order(&claimed, &delta.head, k))) {
+            News::Same => return Ok((claimed, Heard::Same)),
+            News::Old => return Ok((claimed, Heard::Old)),
+            News::New => {}
         }
-        Ok((news, record))
-    }
-
-    /// Forgets what a removed member said.
-    pub fn forget(&mut self, host: HostId) -> bool {
-        self.records.remove(&host).is_some()
-    }
-
-    /// A host's record.
-    #[must_use]
-    pub fn get(&self, host: HostId) -> Option<&FactRecord> {
-        self.records.get(&host).map(|(r, _)| r)
-    }
-
-    /// The signed form.
-    #[must_use]
-    pub fn signed(&self, host: HostId) -> Option<&Signed<FactRecord>> {
-        self.records.get(&host).map(|(_, s)| s)
-    }
-
-    /// Every record.
-    pub fn records(&self) -> impl Iterator<Item = &FactRecord> {
-        self.records.values().map(|(r, _)| r)
-    }
-}
-
-/// This host's own facts: what it says, and under which version.
-#[derive(Debug)]
-pub struct Own {
-    mesh: MeshId,
-    owner: HostId,
-    version: FactVersion,
-    items: Vec<Vec<u8>>,
-}
-
-impl Own {
-    /// Nothing said yet in this boot.
-    #[must_use]
-    pub fn new(mesh: MeshId, owner: HostId, boot: u64) -> Self {
-        Self { mesh, owner, version: FactVersion { boot, sequence: 0 }, items: Vec::new() }
-    }
-
-    /// Says these items from now on, in any order: the record to insert and spread. `None` if nothing changes.
-    /// What exceeds the bounds of a record is left out; the number says how much.
-    pub fn say(&mut self, key: &SigningKey, items: Vec<Vec<u8>>) -> (Option<Signed<FactRecord>>, usize) {
-        let asked = items.len();
-        let mut items: Vec<Vec<u8>> = items.into_iter().filter(|i| i.len() <= MAX_ITEM_LEN).collect();
-        items.sort();
-        items.dedup();
-        items.truncate(MAX_ITEMS);
-        let mut room = MAX_FACTS_LEN - 256;
-        items.retain(|i| {
-            let fits = i.len() + 3 <= room;
-            room -= if fits { i.len() + 3 } else { 0 };
-            fits
-        });
-        let left_out = asked - items.len();
-        if self.version.sequence > 0 && items == self.items {
-            return (None, left_out);
-        }
-        self.items = items;
-        (Some(self.sign(key)), left_out)
-    }
-
-    /// Somebody has a record of ours, validly signed, that is newer than what we say: a backup was restored here. Says the
-    /// present items again under a version beyond it. `None` if it is not newer.
-    pub fn heard(&mut self, key: &SigningKey, version: FactVersion) -> Option<Signed<FactRecord>> {
-        if version < self.version {
-            return None;
-        }
-        self.version = version;
-        Some(self.sign(key))
-    }
-
-    /// The version said last.
-    #[must_use]
-    pub fn version(&self) -> FactVersion {
-        self.version
-    }
-
-    fn sign(&mut self, key: &SigningKey) -> Signed<FactRecord> {
-        let FactVersion { boot, sequence } = self.version;
-        self.version = match sequence.checked_add(1) {
-            Some(sequence) => FactVersion { boot, sequence },
-            None => FactVersion { boot: boot.saturating_add(1), sequence: 1 },
+        let base = match (delta.base, known) {
+            (None, _) => None,
+            (Some(version), Some(known)) if known.head.version == version => Some(known),
+            (Some(_), _) => return Ok((claimed, Heard::Lacks { id: id(&claimed, mark), whole: false })),
         };
-        key.sign(&FactRecord {
-            mesh: self.mesh,
-            owner: self.owner,
-            version: self.version,
-            items: self.items.clone(),
-        })
+        if let Some(built) = built {
+            return Ok((claimed, Heard::News(built)));
+        }
+        let items = base.map_or_else(|| delta.added.clone(), |base| delta.apply(&base.record.items));
+        if items.size() > MAX_FACTS_LEN {
+            return Err(DropReason::RecordTooLong);
+        }
+        match (items.digest() == claimed.items, base) {
+            (false, None) => return Err(DropReason::RecordInvalid),
+            (false, Some(_)) => return Ok((claimed, Heard::Lacks { id: id(&claimed, mark), whole: true })),
+            (true, _) if !items.hold() => return Err(DropReason::RecordInvalid),
+            (true, _) => {}
+        }
+        let said = Said::new(claimed, FactRecord { head: delta.head.clone(), items }, mark);
+        let shared: Arc<dyn Any + Send + Sync> = Arc::clone(&said) as _;
+        notary.keep(mark, &shared);
+        Ok((claimed, Heard::News(said)))
+    }
+
+    /// Takes a version that was found to hold; returns the one before.
+    pub(super) fn put(&mut self, said: Arc<Said>) -> Option<Arc<Said>> {
+        self.records.insert(said.head.owner, said)
+    }
+
+    /// Forgets what a host said.
+    pub(super) fn forget(&mut self, host: HostId) -> Option<Arc<Said>> {
+        self.records.remove(&host)
+    }
+
+    /// What a host says.
+    #[must_use]
+    pub fn get(&self, host: HostId) -> Option<&Arc<Said>> {
+        self.records.get(&host)
+    }
+
+    /// What every host says.
+    pub fn records(&self) -> impl Iterator<Item = (HostId, &Arc<Said>)> {
+        self.records.iter().map(|(host, said)| (*host, said))
     }
 }
 
-/// Sorted, without repeats, each short enough.
-fn items_hold(items: &[Vec<u8>]) -> bool {
-    items.iter().all(|i| i.len() <= MAX_ITEM_LEN) && items.is_sorted_by(|a, b| a < b)
+fn order(head: &FactHead, signed: &Signed<FactHead>, known: &Said) -> Ordering {
+    (head.version, signed.bytes()).cmp(&(known.head.version, known.record.head.bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weft_api::id::{HostKey, MeshKey};
+    use weft_api::fact::{MAX_ITEM_LEN, MAX_ITEMS};
+    use weft_api::id::{HostKey, MeshId, MeshKey};
     use weft_api::roster::{Roles, RosterRecord, Standing};
+    use weft_api::sign::SigningKey;
 
     use super::*;
+    use crate::mesh::record::Signatures;
 
     fn key(n: u8) -> SigningKey {
         SigningKey::from_seed([n; 32])
@@ -189,7 +285,8 @@ mod tests {
                 serial: 1,
                 standing: Standing::Member,
             };
-            roster.insert(key(1).sign(&record)).unwrap();
+            let (_, held) = roster.check(&Signatures, &key(1).sign(&record)).unwrap();
+            roster.put(held);
         }
         roster
     }
@@ -198,79 +295,111 @@ mod tests {
         HostKey(key(n).public()).id()
     }
 
+    fn record(boot: u64, sequence: u64, items: Vec<Vec<u8>>) -> FactRecord {
+        let version = FactVersion { boot, sequence };
+        FactRecord::sign(&key(2), roster().mesh(), host(2), version, Items::new(items))
+    }
+
+    fn whole(record: FactRecord) -> Delta {
+        Delta { head: record.head, base: None, removed: Vec::new(), added: record.items }
+    }
+
+    fn insert(facts: &mut Facts, delta: &Delta) -> Heard {
+        let (_, heard) = facts.check(&Signatures, &roster(), delta).unwrap();
+        if let Heard::News(said) = &heard {
+            facts.put(Arc::clone(said));
+        }
+        heard
+    }
+
+    fn said(items: &[Vec<u8>], sequence: u64) -> Arc<Said> {
+        let Heard::News(said) = insert(&mut Facts::default(), &whole(record(1, sequence, items.to_vec()))) else {
+            panic!()
+        };
+        said
+    }
+
+    fn some_items() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        prop::collection::vec(prop::collection::vec(0u8..4, 0..4), 0..40)
+    }
+
     proptest! {
         #[test]
         fn any_order_gives_the_newest(versions in prop::collection::vec((0u64..3, 0u64..3, 0u8..3), 1..12), at: prop::sample::Index) {
-            let roster = roster();
-            let sign = |(boot, sequence, item): &(u64, u64, u8)| key(2).sign(&FactRecord {
-                mesh: roster.mesh(), owner: host(2),
-                version: FactVersion { boot: *boot, sequence: *sequence }, items: vec![vec![*item]],
-            });
+            let sign = |(boot, sequence, item): &(u64, u64, u8)| whole(record(*boot, *sequence, vec![vec![*item]]));
             let (mut one, mut other) = (Facts::default(), Facts::default());
             for version in &versions {
-                one.insert(&roster, sign(version)).unwrap();
+                insert(&mut one, &sign(version));
             }
             for version in versions[at.index(versions.len())..].iter().chain(&versions) {
-                other.insert(&roster, sign(version)).unwrap();
+                insert(&mut other, &sign(version));
             }
-            prop_assert_eq!(one.get(host(2)), other.get(host(2)));
+            prop_assert_eq!(&one.get(host(2)).unwrap().record, &other.get(host(2)).unwrap().record);
         }
 
         #[test]
-        fn what_is_said_always_holds(items in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..2000), 0..30)) {
-            let roster = roster();
-            let mut own = Own::new(roster.mesh(), host(2), 7);
-            let (signed, left_out) = own.say(&key(2), items.clone());
-            let (news, record) = Facts::default().insert(&roster, signed.unwrap()).unwrap();
-            prop_assert_eq!(news, News::New);
-            prop_assert_eq!(record.items.len() + left_out, items.len());
-            prop_assert_eq!(own.say(&key(2), items).0, None, "the same again is no news");
+        fn a_delta_leads_from_any_version_to_any_other(before in some_items(), after in some_items()) {
+            let (old, new) = (said(&before, 1), said(&after, 2));
+            let deltas = [new.since(Some(&old)), new.since_prints(old.head.version, &old.prints()), new.since(None)];
+            for delta in deltas {
+                let mut facts = Facts::default();
+                facts.put(Arc::clone(&old));
+                let heard = insert(&mut facts, &delta);
+                prop_assert!(matches!(&heard, Heard::News(s) if s.record == new.record), "{:?}", heard);
+            }
         }
+
+        #[test]
+        fn any_delta_is_judged_without_panic(bytes: Vec<u8>, removed: Vec<u16>, added: Vec<u8>) {
+            let _ = postcard::from_bytes::<Delta>(&bytes);
+            let old = said(&[vec![1], vec![2], vec![3]], 1);
+            let added: Items = postcard::from_bytes(&postcard::to_allocvec(&added).unwrap()).unwrap();
+            let delta = Delta { removed, added, ..said(&[vec![1]], 2).since(Some(&old)) };
+            let mut facts = Facts::default();
+            facts.put(old);
+            let _ = facts.check(&Signatures, &roster(), &delta);
+        }
+    }
+
+    #[test]
+    fn a_delta_that_does_not_fit_asks() {
+        let (old, new) = (said(&[vec![1]], 1), said(&[vec![2]], 2));
+        let mut facts = Facts::default();
+        let heard = insert(&mut facts, &new.since(Some(&old)));
+        assert!(matches!(heard, Heard::Lacks { whole: false, .. }), "no base");
+        facts.put(said(&[vec![3], vec![4]], 1));
+        let heard = insert(&mut facts, &new.since(Some(&old)));
+        assert!(matches!(heard, Heard::Lacks { whole: true, .. }), "another base under the same version");
+        assert!(matches!(insert(&mut facts, &new.since(None)), Heard::News(_)));
+        assert!(matches!(insert(&mut facts, &new.since(Some(&old))), Heard::Same));
+        assert!(matches!(insert(&mut facts, &old.since(None)), Heard::Old));
     }
 
     #[test]
     fn what_does_not_hold_is_named() {
-        let roster = roster();
-        let good = FactRecord {
-            mesh: roster.mesh(),
-            owner: host(2),
-            version: FactVersion { boot: 1, sequence: 1 },
-            items: vec![vec![1], vec![2]],
+        let (roster, facts) = (roster(), Facts::default());
+        let refused = |delta: &Delta| facts.check(&Signatures, &roster, delta).err();
+        let good = whole(record(1, 1, vec![vec![1], vec![2]]));
+        assert_eq!(refused(&good), None);
+        let sign = |n: u8, mesh, owner, version, items: Items| {
+            refused(&whole(FactRecord::sign(&key(n), mesh, owner, version, items)))
         };
-        let facts = Facts::default();
-        let refused = |record: &FactRecord, n| facts.check(&roster, &key(n).sign(record)).err();
-        assert_eq!(refused(&good, 2), None);
-        assert_eq!(refused(&good, 3), Some(DropReason::RecordForged), "of another member");
-        assert_eq!(
-            refused(&FactRecord { owner: host(4), ..good.clone() }, 4),
-            Some(DropReason::FactOfStranger)
-        );
-        let other = FactRecord { mesh: MeshId([0; 32]), ..good.clone() };
-        assert_eq!(refused(&other, 2), Some(DropReason::RecordOfAnotherMesh));
-        for items in [vec![vec![2], vec![1]], vec![vec![1], vec![1]], vec![vec![0; MAX_ITEM_LEN + 1]]] {
-            assert_eq!(refused(&FactRecord { items, ..good.clone() }, 2), Some(DropReason::RecordInvalid));
+        let (mesh, version) = (roster.mesh(), FactVersion { boot: 1, sequence: 1 });
+        let none = Items::default;
+        assert_eq!(sign(3, mesh, host(2), version, none()), Some(DropReason::RecordForged), "of another member");
+        assert_eq!(sign(4, mesh, host(4), version, none()), Some(DropReason::FactOfStranger));
+        assert_eq!(sign(2, MeshId([0; 32]), host(2), version, none()), Some(DropReason::RecordOfAnotherMesh));
+        let late = FactVersion { boot: u64::MAX, sequence: 1 };
+        assert_eq!(sign(2, mesh, host(2), late, none()), Some(DropReason::RecordInvalid), "from the end of time");
+        let items = |items: &[&[u8]]| items.iter().copied().collect::<Items>();
+        for bad in [items(&[&[2], &[1]]), items(&[&[1], &[1]]), items(&[&[0; MAX_ITEM_LEN + 1]])] {
+            assert_eq!(sign(2, mesh, host(2), version, bad), Some(DropReason::RecordInvalid));
         }
-        let version = FactVersion { boot: u64::MAX, sequence: 1 };
-        assert_eq!(
-            refused(&FactRecord { version, ..good.clone() }, 2),
-            Some(DropReason::RecordInvalid),
-            "from the end of time"
-        );
-        let many = (0..=MAX_ITEMS as u32).map(|i| i.to_be_bytes().to_vec()).collect();
-        assert_eq!(refused(&FactRecord { items: many, ..good.clone() }, 2), Some(DropReason::RecordInvalid));
-        let long = (0..2000u32).map(|i| [&i.to_be_bytes()[..], &[0; 1000]].concat()).collect();
-        assert_eq!(refused(&FactRecord { items: long, ..good }, 2), Some(DropReason::RecordTooLong));
-    }
-
-    #[test]
-    fn an_owner_jumps_past_a_higher_version_of_itself() {
-        let roster = roster();
-        let mut own = Own::new(roster.mesh(), host(2), 3);
-        own.say(&key(2), vec![vec![1]]);
-        let higher = FactVersion { boot: 9, sequence: u64::MAX };
-        let record = own.heard(&key(2), higher).unwrap().verify(&key(2).public()).unwrap();
-        assert!(record.version > higher);
-        assert_eq!(record.items, [[1]]);
-        assert_eq!(own.heard(&key(2), higher), None);
+        let many = Items::new((0..=MAX_ITEMS as u32).map(|i| i.to_be_bytes().to_vec()).collect());
+        assert_eq!(sign(2, mesh, host(2), version, many), Some(DropReason::RecordInvalid));
+        let long = Items::new((0..2000u32).map(|i| [&i.to_be_bytes()[..], &[0; 1000]].concat()).collect());
+        assert_eq!(sign(2, mesh, host(2), version, long), Some(DropReason::RecordTooLong));
+        let other = Delta { added: items(&[&[9]]), ..good };
+        assert_eq!(refused(&other), Some(DropReason::RecordInvalid), "not what was signed");
     }
 }

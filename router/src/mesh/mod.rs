@@ -1,44 +1,144 @@
-//! What the mesh knows, pure: the roster, facts and decisions, each record signed and checked here, and what of it must be sent
-//! to whom (PROTOCOL 1, 6, 7). Records travel whole; every host keeps the signer's own bytes.
+//! What the mesh knows, pure: the roster, facts and decisions, each record signed and checked here; who says what to whom, so
+//! that each record reaches each host about once; and who is alive by which way (PROTOCOL 1, 6, 7).
 //!
 //! | room | holds |
 //! |---|---|
+//! | [`Mesh`] | one host: (now, event) -> actions |
 //! | [`Roster`] | who is a member: `removed` is final, else the higher serial, ties by bytes |
 //! | [`Facts`] | what each member says of itself: the higher version |
 //! | [`Decisions`] | what the controller says: the higher revision of each key |
-//! | [`Spread`] | what each neighbour has and what it still needs |
+//! | `own` | what this host says, and how often |
+//! | `take` | what becomes of a record: refused by name, stored, then spread |
+//! | `tie` | one neighbour, and what waits for it |
+//! | `wants`, `repair`, `sums` | what others have and we lack; comparison with a neighbour |
+//! | `choice`, `links`, [`ways`] | whom to keep links with; what we claim of them; who is reachable through whom |
+//! | [`Notary`] | signatures, replaced by a model in the big simulation |
 
+mod bucket;
+mod choice;
 mod decisions;
 mod facts;
+mod graph;
+mod links;
+mod machine;
+mod message;
+mod own;
+mod record;
+mod repair;
 mod roster;
-mod spread;
+mod sums;
+mod take;
+mod tie;
+mod wants;
 
-use weft_api::decision::DecisionKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weft_api::decision::Decision;
+use weft_api::fact::Item;
 use weft_api::id::HostId;
+use weft_api::roster::RosterRecord;
+use weft_api::sign::Signed;
+
+use crate::drop::DropReason;
 
 pub use decisions::{Decisions, MAX_DECISIONS};
-pub use facts::{Facts, MAX_FACTS_LEN, Own};
+pub use facts::{Claim, Delta, Facts, Heard, MAX_FACTS_LEN, Said};
+pub use graph::{routes, ways};
+pub use machine::{Mesh, Start};
+pub use message::{Ask, Bond, Gossip, MAX_IDS, MAX_RECORDS, Records};
+pub use record::{AnyRecord, Held, Id, News, Notary, RecordKey, Signatures};
 pub use roster::{MAX_ROSTER, MAX_ROSTER_RECORD_LEN, Roster};
-pub use spread::{MAX_BATCH_LEN, Spread};
+pub use tie::MAX_BATCH_LEN;
+pub use wants::FETCH_AFTER;
 
-/// Which record: a newer one of the same key replaces the older.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum RecordKey {
-    /// A host's place in the mesh. First in order: without it the others are not believed.
-    Roster(HostId),
-    /// What the controller says of something.
-    Decision(DecisionKey),
-    /// What a host says of itself.
-    Facts(HostId),
-}
-
-/// What became of a record that holds.
+/// How many neighbours (PROTOCOL 6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum News {
-    /// It replaces what was known.
-    New,
-    /// It is what is known.
-    Same,
-    /// Something newer is known: who sent this should be told.
-    Old,
+pub struct Limits {
+    /// In a mesh of up to so many hosts everybody is everybody's neighbour.
+    pub everybody: usize,
+    /// In a larger one each host chooses so many.
+    pub choices: usize,
+    /// And takes at most so many, its own choices included.
+    pub neighbours: usize,
 }
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { everybody: 32, choices: 4, neighbours: 16 }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Time has passed; due at [`Mesh::next_wake`] at the latest.
+    Tick,
+    /// Messages to this host can be sent, and begin anew: what was sent before may be lost.
+    Connected(HostId),
+    /// They cannot any more.
+    Disconnected(HostId),
+    /// Envelopes pass both ways.
+    LinkUp(HostId),
+    /// They do not any more.
+    LinkDown(HostId),
+    /// A link's round trip, and the share of its probes that was lost, 0 to 1.
+    Measured(HostId, Option<Duration>, f32),
+    /// A member sees this host at that address.
+    Seen(HostId, SocketAddr),
+    /// A neighbour's message.
+    Heard(HostId, &'a Gossip),
+    /// What this host is to say of itself; replaces what was said before.
+    Say(&'a [Item]),
+    /// Records made on this host: a signer's.
+    MadeRoster(Vec<Signed<RosterRecord>>),
+    /// Records made on this host: the controller's.
+    MadeDecisions(Vec<Signed<Decision>>),
+    /// The oldest [`Action::Store`] without such an answer lies on the disk, or not at all.
+    Stored(bool),
+}
+
+/// What must be done. Carried out in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Write this, durably, then say [`Event::Stored`]; until then it is not acted on.
+    Store(Vec<ToStore>),
+    /// [`Mesh::next_message`] has messages for this host.
+    Send(HostId),
+    /// Keep sessions with these hosts. Others may end when nothing needs them.
+    Keep(BTreeSet<HostId>),
+    /// The first hops towards members without a link to us, all of them.
+    Routes(BTreeMap<HostId, HostId>),
+    /// [`Mesh::addresses`] of this host have changed.
+    Addresses(HostId),
+    /// What is known has changed; it lies on the disk.
+    Changed(Changed),
+    /// Count so many.
+    Count(DropReason, u64),
+}
+
+/// Which part of what is known has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Changed {
+    /// Records of members.
+    pub roster: bool,
+    /// What hosts say of themselves.
+    pub facts: bool,
+    /// What the controller says.
+    pub decisions: bool,
+    /// Who is reachable, or through whom.
+    pub reachable: bool,
+}
+
+/// One record on its way to the disk; it replaces what has the same key.
+#[derive(Clone, Debug)]
+pub enum ToStore {
+    /// Of any kind; this host's own facts too.
+    Record(AnyRecord),
+    /// The host was removed: what it said is forgotten.
+    FactsGone(HostId),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! The roster as a set of signed records, merged key by key: two signers cannot fork it, and no restart rolls it back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use weft_api::id::{HostId, MeshId, MeshKey};
 use weft_api::network::check_host_name;
 use weft_api::roster::{RosterRecord, Standing};
-use weft_api::sign::{SignatureError, Signed};
+use weft_api::sign::Signed;
 
-use super::News;
+use super::record::{Held, News, Notary, certify, signature};
 use crate::drop::DropReason;
 
 /// Records kept, those of removed members too; further hosts are refused (`RecordsTooMany`).
@@ -20,7 +21,7 @@ pub const MAX_ROSTER_RECORD_LEN: usize = 512;
 pub struct Roster {
     mesh: MeshId,
     key: MeshKey,
-    records: BTreeMap<HostId, (RosterRecord, Signed<RosterRecord>)>,
+    records: BTreeMap<HostId, Arc<Held<RosterRecord>>>,
 }
 
 impl Roster {
@@ -31,53 +32,52 @@ impl Roster {
     }
 
     /// Whether this record holds, and is news. Changes nothing.
-    pub fn check(&self, signed: &Signed<RosterRecord>) -> Result<(News, RosterRecord), DropReason> {
+    pub fn check(
+        &self,
+        notary: &dyn Notary,
+        signed: &Signed<RosterRecord>,
+    ) -> Result<(News, Arc<Held<RosterRecord>>), DropReason> {
         if signed.bytes().len() > MAX_ROSTER_RECORD_LEN {
             return Err(DropReason::RecordTooLong);
         }
         let claimed = signed.peek().map_err(signature)?;
         let known = self.records.get(&claimed.key.id());
-        if let Some((known, _)) = known.filter(|(_, s)| s == signed) {
-            return Ok((News::Same, known.clone()));
+        if let Some(known) = known.filter(|k| k.signed == *signed) {
+            return Ok((News::Same, Arc::clone(known)));
         }
-        let record = signed.verify(&self.key.0).map_err(signature)?;
-        if record.mesh != self.mesh {
+        let held = certify(notary, &self.key.0, signed)?;
+        if held.record.mesh != self.mesh {
             return Err(DropReason::RecordOfAnotherMesh);
         }
-        if check_host_name(&record.name).is_err() {
+        if check_host_name(&held.record.name).is_err() {
             return Err(DropReason::RecordInvalid);
         }
         let news = match known {
             None if self.records.len() >= MAX_ROSTER => return Err(DropReason::RecordsTooMany),
             None => News::New,
-            Some((known, _)) if known.key != record.key => return Err(DropReason::RosterCollision),
-            Some((known, old)) => {
-                let rank = |r: &RosterRecord, s: &Signed<RosterRecord>| {
-                    (r.standing == Standing::Removed, r.serial, s.bytes().to_vec())
-                };
-                match rank(&record, signed).cmp(&rank(known, old)) {
-                    std::cmp::Ordering::Greater => News::New,
-                    std::cmp::Ordering::Equal => News::Same,
-                    std::cmp::Ordering::Less => News::Old,
-                }
+            Some(known) if known.record.key != held.record.key => return Err(DropReason::RosterCollision),
+            Some(known) => {
+                let rank = |h: &Held<RosterRecord>| (h.id().rank, h.signed.bytes().to_vec());
+                News::of(rank(&held).cmp(&rank(known)))
             }
         };
-        Ok((news, record))
+        Ok((news, held))
     }
 
-    /// Takes a record if it holds and is news.
-    pub fn insert(&mut self, signed: Signed<RosterRecord>) -> Result<(News, RosterRecord), DropReason> {
-        let (news, record) = self.check(&signed)?;
-        if news == News::New {
-            self.records.insert(record.key.id(), (record.clone(), signed));
-        }
-        Ok((news, record))
+    /// Takes a record that was found to hold; returns the one before.
+    pub(super) fn put(&mut self, held: Arc<Held<RosterRecord>>) -> Option<Arc<Held<RosterRecord>>> {
+        self.records.insert(held.record.key.id(), held)
+    }
+
+    /// Forgets a record.
+    pub(super) fn forget(&mut self, host: HostId) {
+        self.records.remove(&host);
     }
 
     /// A host's record, of a removed member too.
     #[must_use]
     pub fn get(&self, host: HostId) -> Option<&RosterRecord> {
-        self.records.get(&host).map(|(r, _)| r)
+        self.held(host).map(|h| &h.record)
     }
 
     /// A member's record.
@@ -86,35 +86,27 @@ impl Roster {
         self.get(host).filter(|r| r.standing == Standing::Member)
     }
 
-    /// The signed form.
+    /// A host's record and its signed form.
     #[must_use]
-    pub fn signed(&self, host: HostId) -> Option<&Signed<RosterRecord>> {
-        self.records.get(&host).map(|(_, s)| s)
+    pub fn held(&self, host: HostId) -> Option<&Arc<Held<RosterRecord>>> {
+        self.records.get(&host)
     }
 
     /// Every member.
     #[must_use]
     pub fn members(&self) -> BTreeSet<HostId> {
-        self.records().filter(|(_, r)| r.standing == Standing::Member).map(|(h, _)| h).collect()
+        self.records().filter(|(_, h)| h.record.standing == Standing::Member).map(|(h, _)| h).collect()
     }
 
     /// Every record, of removed members too.
-    pub fn records(&self) -> impl Iterator<Item = (HostId, &RosterRecord)> {
-        self.records.iter().map(|(h, (r, _))| (*h, r))
+    pub fn records(&self) -> impl Iterator<Item = (HostId, &Arc<Held<RosterRecord>>)> {
+        self.records.iter().map(|(host, held)| (*host, held))
     }
 
     /// The mesh.
     #[must_use]
     pub fn mesh(&self) -> MeshId {
         self.mesh
-    }
-}
-
-/// The name of what a signature's error is.
-pub(super) fn signature(error: SignatureError) -> DropReason {
-    match error {
-        SignatureError::Forged => DropReason::RecordForged,
-        SignatureError::Unreadable => DropReason::RecordUnreadable,
     }
 }
 
@@ -126,6 +118,7 @@ mod tests {
     use weft_api::sign::SigningKey;
 
     use super::*;
+    use crate::mesh::record::Signatures;
 
     fn mesh() -> SigningKey {
         SigningKey::from_seed([1; 32])
@@ -135,6 +128,14 @@ mod tests {
         let key = HostKey(SigningKey::from_seed([host; 32]).public());
         let mesh = MeshKey(mesh().public()).id();
         RosterRecord { mesh, key, name: format!("h{host}"), roles: Roles::default(), serial, standing }
+    }
+
+    fn insert(roster: &mut Roster, signed: &Signed<RosterRecord>) -> News {
+        let (news, held) = roster.check(&Signatures, signed).unwrap();
+        if news == News::New {
+            roster.put(held);
+        }
+        news
     }
 
     fn empty() -> Roster {
@@ -154,7 +155,7 @@ mod tests {
             };
             let mut one = empty();
             for record in &records {
-                one.insert(make(record)).unwrap();
+                insert(&mut one, &make(record));
             }
             let n = records.len().max(1) as u64;
             for i in 0..records.len() {
@@ -162,9 +163,10 @@ mod tests {
             }
             let mut other = empty();
             for record in &records {
-                other.insert(make(record)).unwrap();
+                insert(&mut other, &make(record));
             }
-            prop_assert_eq!(one.records().collect::<Vec<_>>(), other.records().collect::<Vec<_>>());
+            let all = |r: &Roster| r.records().map(|(h, r)| (h, r.record.clone())).collect::<Vec<_>>();
+            prop_assert_eq!(all(&one), all(&other));
             for (host, _, removed, _) in &records {
                 let id = record(*host, 0, Standing::Member).key.id();
                 prop_assert!(!removed || one.member(id).is_none(), "removed is final");
@@ -176,13 +178,11 @@ mod tests {
     fn what_does_not_hold_is_named() {
         let mut roster = empty();
         let good = record(2, 1, Standing::Member);
-        assert_eq!(roster.insert(mesh().sign(&good)).unwrap().0, News::New);
-        assert_eq!(roster.insert(mesh().sign(&good)).unwrap().0, News::Same);
-        assert_eq!(
-            roster.insert(mesh().sign(&RosterRecord { serial: 0, ..good.clone() })).unwrap().0,
-            News::Old
-        );
-        let refused = |record: &RosterRecord, key: &SigningKey| roster.check(&key.sign(record)).err();
+        assert_eq!(insert(&mut roster, &mesh().sign(&good)), News::New);
+        assert_eq!(insert(&mut roster, &mesh().sign(&good)), News::Same);
+        assert_eq!(insert(&mut roster, &mesh().sign(&RosterRecord { serial: 0, ..good.clone() })), News::Old);
+        let refused =
+            |record: &RosterRecord, key: &SigningKey| roster.check(&Signatures, &key.sign(record)).err();
         assert_eq!(refused(&good, &SigningKey::from_seed([9; 32])), Some(DropReason::RecordForged));
         let other = RosterRecord { mesh: MeshId([0; 32]), ..good.clone() };
         assert_eq!(refused(&other, &mesh()), Some(DropReason::RecordOfAnotherMesh));

@@ -1,36 +1,26 @@
 //! The messages of a control stream: a length (32, big endian), then postcard. Each end has one stream and begins it with
-//! [`Message::Hello`]; the rest are fresh keys and signed records, which every host checks by itself.
+//! [`Message::Hello`]; the rest is what neighbours say about records, and fresh keys.
 
 use serde::{Deserialize, Serialize};
-use weft_api::decision::Decision;
-use weft_api::fact::FactRecord;
-use weft_api::roster::RosterRecord;
-use weft_api::sign::Signed;
 
 use super::{Hello, Rekey};
 use crate::drop::DropReason;
-use crate::mesh::MAX_FACTS_LEN;
+use crate::mesh::{Gossip, MAX_BATCH_LEN, MAX_FACTS_LEN};
 
 /// Bytes of the length before a message.
 pub const LENGTH_LEN: usize = 4;
-/// The longest message: one host's facts, and their signature.
-pub const MAX_MESSAGE_LEN: usize = MAX_FACTS_LEN + 256;
+/// The longest message: one host's facts and their signature, after a batch that had almost enough.
+pub const MAX_MESSAGE_LEN: usize = MAX_FACTS_LEN + 2 * MAX_BATCH_LEN;
 /// The longest first message.
 pub const MAX_HELLO_LEN: usize = 256;
-/// Records of one message; the sender begins another.
-pub const MAX_RECORDS: usize = 64;
 
 /// One message.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Message {
     /// The first, once.
     Hello(Hello),
-    /// Records of members and removed members.
-    Roster(Vec<Signed<RosterRecord>>),
-    /// What hosts say of themselves.
-    Facts(Vec<Signed<FactRecord>>),
-    /// What the controller says.
-    Decisions(Vec<Signed<Decision>>),
+    /// What neighbours say about records.
+    Mesh(Gossip),
     /// About the keys of this connection.
     Rekey(Rekey),
 }
@@ -55,13 +45,11 @@ impl Message {
     /// Reads a message, without its length.
     pub fn decode(bytes: &[u8]) -> Result<Self, DropReason> {
         let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DropReason::MessageGarbled)?;
-        let records = match &message {
-            Self::Hello(_) | Self::Rekey(_) => 0,
-            Self::Roster(records) => records.len(),
-            Self::Facts(records) => records.len(),
-            Self::Decisions(records) => records.len(),
+        let holds = match &message {
+            Self::Hello(_) | Self::Rekey(_) => true,
+            Self::Mesh(gossip) => gossip.holds(),
         };
-        if rest.is_empty() && records <= MAX_RECORDS { Ok(message) } else { Err(DropReason::MessageGarbled) }
+        if rest.is_empty() && holds { Ok(message) } else { Err(DropReason::MessageGarbled) }
     }
 }
 

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-use weft_api::fact::{Endpoint, FactRecord, FactVersion, Item};
+use weft_api::fact::{Endpoint, FactHead, FactRecord, FactVersion, Item, Items};
 use weft_api::id::{BootId, HostId, HostKey, Mac, MeshId};
 use weft_api::roster::{Cipher, Roles, RosterRecord, Standing};
 use weft_api::sign::{Record, Signed, SigningKey};
+use weft_router::mesh::{Delta, Gossip, Records};
 use weft_router::session::Hello;
 use weft_router::session::message::{MAX_MESSAGE_LEN, Message};
 
@@ -52,37 +53,47 @@ fn a_hostile_member_changes_nothing_that_is_not_its_own() {
 type Attack = (&'static str, &'static str, Message);
 
 fn facts(stage: &Stage<'_>) -> Vec<Attack> {
-    let good = record(stage, stage.key.public(), FactVersion { boot: 4000, sequence: 1 }, Vec::new());
-    let said = |record: &FactRecord| Message::Facts(vec![stage.key.sign(record)]);
-    let items = |items: Vec<Vec<u8>>| said(&FactRecord { items, ..good.clone() });
-    let of_third = FactRecord { owner: stage.third_key.id(), ..good.clone() };
-    let of_nobody = FactRecord { owner: HostId([9; 8]), ..good.clone() };
-    let elsewhere = FactRecord { mesh: MeshId([0; 32]), ..good.clone() };
-    let late = FactRecord { version: FactVersion { boot: u64::MAX, sequence: 1 }, ..good.clone() };
-    let many = (0..=8192u32).map(|n| n.to_be_bytes().to_vec()).collect();
-    let mut again = good.clone();
-    again.items = vec![vec![1], vec![1]];
+    let version = FactVersion { boot: 4000, sequence: 1 };
+    let (mesh, me) = (stage.mesh.mesh, HostKey(stage.key.public()).id());
+    let signed = |mesh, owner, version, items| FactRecord::sign(&stage.key, mesh, owner, version, items);
+    let said = |mesh, owner, version| whole(signed(mesh, owner, version, Items::default()));
+    let items =
+        |items: &[&[u8]]| whole(signed(mesh, me, version, items.iter().copied().collect::<Items>()));
+    let late = FactVersion { boot: u64::MAX, sequence: 1 };
+    let many = Items::new((0..=8192u32).map(|n| n.to_be_bytes().to_vec()).collect());
+    let head = |owner| FactHead { mesh, owner, version, items: Items::default().digest() };
+    let forged = mixed(&stage.key, &head(me), &head(HostId([9; 8])));
     vec![
-        ("facts of a third host", "record_forged", said(&of_third)),
-        (
-            "facts of the victim",
-            "record_forged",
-            said(&FactRecord { owner: stage.victim_key.id(), ..good.clone() }),
-        ),
-        ("facts of nobody", "fact_of_stranger", said(&of_nobody)),
-        ("facts of another mesh", "record_of_another_mesh", said(&elsewhere)),
-        ("facts from the end of time", "record_invalid", said(&late)),
-        ("facts out of order", "record_invalid", items(vec![vec![2], vec![1]])),
-        ("facts that repeat", "record_invalid", said(&again)),
-        ("a fact that is too long", "record_invalid", items(vec![vec![0; 1025]])),
-        ("too many facts", "record_invalid", items(many)),
-        ("facts that are none", "record_unreadable", Message::Facts(vec![unreadable(&stage.key)])),
-        (
-            "facts with another's signature",
-            "record_forged",
-            Message::Facts(vec![mixed(&stage.key, &good, &of_nobody)]),
-        ),
+        ("facts of a third host", "record_forged", said(mesh, stage.third_key.id(), version)),
+        ("facts of the victim", "record_forged", said(mesh, stage.victim_key.id(), version)),
+        ("facts of nobody", "fact_of_stranger", said(mesh, HostId([9; 8]), version)),
+        ("facts of another mesh", "record_of_another_mesh", said(MeshId([0; 32]), me, version)),
+        ("facts from the end of time", "record_invalid", said(mesh, me, late)),
+        ("facts out of order", "record_invalid", items(&[&[2], &[1]])),
+        ("facts that repeat", "record_invalid", items(&[&[1], &[1]])),
+        ("a fact that is too long", "record_invalid", items(&[&[0; 1025]])),
+        ("too many facts", "record_invalid", whole(signed(mesh, me, version, many))),
+        ("facts that are none", "record_unreadable", whole(bare(unreadable(&stage.key)))),
+        ("facts with another's signature", "record_forged", whole(bare(forged))),
     ]
+}
+
+fn bare(head: Signed<FactHead>) -> FactRecord {
+    FactRecord { head, items: Items::default() }
+}
+
+/// All of a host's facts as news.
+fn whole(record: FactRecord) -> Message {
+    let facts = vec![Delta { head: record.head, base: None, removed: Vec::new(), added: record.items }];
+    Message::Mesh(Gossip::Push(Records { facts, ..Records::default() }))
+}
+
+fn decided(decision: Signed<Decision>) -> Message {
+    Message::Mesh(Gossip::Push(Records { decisions: vec![decision], ..Records::default() }))
+}
+
+fn enrolled(record: Signed<RosterRecord>) -> Message {
+    Message::Mesh(Gossip::Push(Records { roster: vec![record], ..Records::default() }))
 }
 
 fn decisions(stage: &Stage<'_>) -> Vec<Attack> {
@@ -105,7 +116,7 @@ fn decisions(stage: &Stage<'_>) -> Vec<Attack> {
         body: Some(DecisionBody::Controller { host: me.id(), addresses: Vec::new() }),
         ..mine(me, u64::MAX)
     };
-    let said = |decision: &Decision| Message::Decisions(vec![stage.key.sign(decision)]);
+    let said = |decision: &Decision| decided(stage.key.sign(decision));
     let long =
         DecisionBody::Controller { host: me.id(), addresses: vec!["192.0.2.1:1".parse().unwrap(); 1000] };
     let long = Decision { body: Some(long), ..moved.clone() };
@@ -117,7 +128,7 @@ fn decisions(stage: &Stage<'_>) -> Vec<Attack> {
         ("itself made controller", "decision_not_controllers", said(&moved)),
         ("a decision of nobody", "decision_not_controllers", said(&mine(HostKey([7; 32]), 1 << 40))),
         ("a decision that is too long", "record_too_long", said(&long)),
-        ("a decision that is none", "record_unreadable", Message::Decisions(vec![unreadable(&stage.key)])),
+        ("a decision that is none", "record_unreadable", decided(unreadable(&stage.key))),
     ]
 }
 
@@ -130,14 +141,14 @@ fn roster(stage: &Stage<'_>) -> Vec<Attack> {
         serial: u64::MAX,
         standing,
     };
-    let said = |record: &RosterRecord| Message::Roster(vec![stage.key.sign(record)]);
+    let said = |record: &RosterRecord| enrolled(stage.key.sign(record));
     let me = HostKey(stage.key.public());
     vec![
         ("itself with all roles", "record_forged", said(&of(me, Standing::Member))),
         ("a stranger let in", "record_forged", said(&of(HostKey([7; 32]), Standing::Member))),
         ("a third host removed", "record_forged", said(&of(stage.third_key, Standing::Removed))),
         ("the victim removed", "record_forged", said(&of(stage.victim_key, Standing::Removed))),
-        ("a roster record that is none", "record_unreadable", Message::Roster(vec![unreadable(&stage.key)])),
+        ("a roster record that is none", "record_unreadable", enrolled(unreadable(&stage.key))),
     ]
 }
 
@@ -211,15 +222,10 @@ fn true_facts(stage: &Stage<'_>) -> Vec<Item> {
 fn say(stage: &mut Stage<'_>, items: Vec<Item>) {
     static SAID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(u64::MAX - 100);
     let sequence = SAID.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let mut items: Vec<Vec<u8>> = items.iter().map(Item::encode).collect();
-    items.sort();
-    let record = record(stage, stage.key.public(), FactVersion { boot: 1_500_000, sequence }, items);
-    let message = Message::Facts(vec![stage.key.sign(&record)]);
+    let items = Items::new(items.iter().map(Item::encode).collect());
+    let (owner, version) = (HostKey(stage.key.public()).id(), FactVersion { boot: 1_500_000, sequence });
+    let message = whole(FactRecord::sign(&stage.key, stage.mesh.mesh, owner, version, items));
     stage.attacker.obey(&format!("control {}", hex(&message.encode())));
-}
-
-fn record(stage: &Stage<'_>, owner: [u8; 32], version: FactVersion, items: Vec<Vec<u8>>) -> FactRecord {
-    FactRecord { mesh: stage.mesh.mesh, owner: HostKey(owner).id(), version, items }
 }
 
 /// First bytes of a control stream after which the victim closes the connection.
@@ -235,7 +241,7 @@ fn greetings(stage: &Stage<'_>) -> Vec<(&'static str, &'static str, Vec<u8>)> {
             first(&Message::Hello(Hello { cipher: other, ..hello }).encode()),
         ),
         ("two greetings", "message_garbled", first(&good.repeat(2))),
-        ("no greeting", "message_garbled", first(&Message::Roster(Vec::new()).encode())),
+        ("no greeting", "message_garbled", first(&Message::Mesh(Gossip::Prune).encode())),
         ("a greeting of 4 GB", "message_garbled", first(&[0xff; 64])),
         ("a greeting of no bytes", "message_garbled", first(&[0; 4])),
         ("a control stream of no kind", "stream_unknown", vec![9, 0, 0, 0, 1]),
@@ -251,7 +257,7 @@ fn endings() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         (
             "more records than a message may have",
             "message_garbled",
-            [length(132), vec![1, 65], vec![0; 130]].concat(),
+            [length(135), vec![1, 1, 65], vec![0; 132]].concat(),
         ),
     ]
 }

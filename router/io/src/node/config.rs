@@ -41,7 +41,7 @@ pub struct Stored {
     /// One record a member, removed ones too.
     pub roster: Vec<Signed<RosterRecord>>,
     /// One record a host.
-    pub facts: Vec<Signed<FactRecord>>,
+    pub facts: Vec<FactRecord>,
     /// One record a key.
     pub decisions: Vec<Signed<Decision>>,
 }
@@ -52,7 +52,7 @@ pub enum StoredRecord {
     /// A member's, or a removed member's.
     Roster(HostId, Signed<RosterRecord>),
     /// What a host says of itself; this host's own too.
-    Facts(HostId, Signed<FactRecord>),
+    Facts(HostId, FactRecord),
     /// What the controller says.
     Decision(DecisionKey, Signed<Decision>),
     /// The host was removed: what it said is forgotten.

@@ -136,25 +136,20 @@ async fn write(speaker: Speaker, hello: Hello, mut told: mpsc::Receiver<Message>
         return;
     }
     loop {
-        let mut messages = Vec::new();
-        while let Ok(message) = told.try_recv() {
-            messages.push(message);
-        }
-        messages.extend(speaker.engine.store.next_messages(speaker.host, speaker.id));
-        if messages.is_empty() {
-            tokio::select! {
+        let next = told.try_recv().ok().or_else(|| speaker.engine.store.next_message(speaker.host, speaker.id));
+        let message = match next {
+            Some(message) => message,
+            None => tokio::select! {
                 message = told.recv() => match message {
-                    Some(message) => messages.push(message),
+                    Some(message) => message,
                     None => return,
                 },
-                () = speaker.writer.notified() => {}
+                () = speaker.writer.notified() => continue,
                 _ = speaker.connection.closed() => return,
-            }
-        }
-        for message in messages {
-            if stream.write_all(&message.encode()).await.is_err() {
-                return;
-            }
+            },
+        };
+        if stream.write_all(&message.encode()).await.is_err() {
+            return;
         }
     }
 }
@@ -187,18 +182,19 @@ async fn read_records(speaker: &Speaker, stream: &mut RecvStream) -> Result<(), 
     let mut full_at = Instant::now();
     loop {
         let message = read_message(stream, MAX_MESSAGE_LEN).await?;
-        if matches!(message, Message::Hello(_)) {
-            return Err(FrameError::Garbled(DropReason::MessageGarbled));
-        }
         let now = Instant::now();
         full_at = full_at.max(now) + step;
         if full_at > now + step * BURST {
             sleep_until(now + step).await;
         }
-        if let Message::Rekey(said) = message {
-            speaker.engine.rekey(speaker.id, said);
-        } else if speaker.engine.heard.send((speaker.host, message)).await.is_err() {
-            return Ok(());
+        match message {
+            Message::Rekey(said) => speaker.engine.rekey(speaker.id, said),
+            Message::Mesh(gossip) => {
+                if speaker.engine.heard.send((speaker.host, gossip)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Message::Hello(_) => return Err(FrameError::Garbled(DropReason::MessageGarbled)),
         }
     }
 }

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use weft_api::id::{BootId, HostId, HostKey, MeshKey};
+use weft_api::report::LinkState;
 use weft_api::roster::MeshRecord;
 use weft_router::drop::{DropCounters, DropReason};
-use weft_router::session::message::Message;
+use weft_router::mesh::{self, Gossip};
 use weft_router::session::{Action, ConnectionId, Event, Hello, Path, Rekey, Sessions, Why};
 use weft_router::switch::Table;
 
 use super::keys::Live;
 use super::links::Past;
-use super::store::Store;
+use super::store::{Orders, Store};
 use super::{NodeEvent, connection};
 use crate::join::Doorman;
 use crate::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
@@ -39,7 +40,7 @@ pub(super) struct Engine {
     pub dialler: quinn::ClientConfig,
     pub store: Arc<Store>,
     pub drops: Arc<DropCounters>,
-    pub heard: mpsc::Sender<(HostId, Message)>,
+    pub heard: mpsc::Sender<(HostId, Gossip)>,
     pub events: mpsc::Sender<NodeEvent>,
     /// The session layer's next wake may have come closer.
     pub touched: Notify,
@@ -81,7 +82,7 @@ pub(super) struct Parts {
     pub dialler: quinn::ClientConfig,
     pub store: Arc<Store>,
     pub drops: Arc<DropCounters>,
-    pub heard: mpsc::Sender<(HostId, Message)>,
+    pub heard: mpsc::Sender<(HostId, Gossip)>,
     pub events: mpsc::Sender<NodeEvent>,
 }
 
@@ -130,11 +131,20 @@ impl Engine {
     /// Members or addresses have changed.
     pub(super) fn mesh_changed(&self) {
         let members = self.store.others();
+        let Orders { members: all, moved } = self.store.orders();
         let mut state = self.lock();
-        self.event(&mut state, Event::Members(&members));
-        for host in members {
-            self.event(&mut state, Event::Addresses(host, &self.store.addresses(host)));
+        if all {
+            self.event(&mut state, Event::Members(&members));
         }
+        for host in members.iter().filter(|h| all || moved.contains(h)) {
+            self.event(&mut state, Event::Addresses(*host, &self.store.addresses(*host)));
+        }
+    }
+
+    /// Tells the mesh how far its links are.
+    pub(super) fn measure(&self) {
+        let links: Vec<_> = self.lock().sessions.links().filter(|l| l.state == LinkState::Up).collect();
+        links.into_iter().for_each(|l| self.store.measured(l.host, l.rtt, l.loss));
     }
 
     /// Whether a peer is no member any more, and has not been closed yet.
@@ -377,11 +387,14 @@ impl Engine {
             }
             Action::LinkUp(host) => {
                 tracing::info!(host = self.store.name(host), "link up");
-                self.store.set_reachable(host, true);
+                self.store.event(mesh::Event::LinkUp(host));
+                if let Some(link) = state.sessions.links().find(|l| l.host == host) {
+                    self.store.measured(host, link.rtt, link.loss);
+                }
             }
             Action::LinkDown(host) => {
                 tracing::info!(host = self.store.name(host), "link down");
-                self.store.set_reachable(host, false);
+                self.store.event(mesh::Event::LinkDown(host));
             }
             Action::Count(reason) => self.drops.count(reason),
         }

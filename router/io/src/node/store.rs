@@ -1,110 +1,77 @@
-//! What this host knows of the mesh, and who still needs what of it. Changed by the keeper alone; read by everybody.
+//! What this host knows of the mesh: carries out what `router::mesh` decides, but for the disk, which is the keeper's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-use weft_api::fact::{FactRecord, Item};
-use weft_api::id::{HostId, HostKey, MeshKey};
+use weft_api::fact::{FactVersion, Item};
+use weft_api::id::{HostId, HostKey};
 use weft_api::roster::RosterRecord;
-use weft_api::sign::{Signed, SigningKey};
+use weft_api::sign::Signed;
 use weft_router::drop::DropCounters;
-use weft_router::mesh::{Decisions, Facts, News, Own, RecordKey, Roster, Spread};
-use weft_router::session::message::{MAX_RECORDS, Message};
+use weft_router::mesh::{Action, Changed, Event, Mesh, Said, Start, ToStore, routes};
+use weft_router::session::message::Message;
 use weft_router::session::{ConnectionId, Path};
 
-use super::{MeshView, StartError, Stored, StoredRecord};
+use super::{MeshView, StartError};
 
 /// Shared by keeper, engine and the writers of control streams. Its lock is never held across an await.
 pub(super) struct Store {
     me: HostId,
-    key: SigningKey,
-    dial: Vec<(HostId, SocketAddr)>,
     inner: Mutex<Inner>,
     view: watch::Sender<Arc<MeshView>>,
-    /// Members or addresses have changed.
+    drops: Arc<DropCounters>,
+    start: Instant,
+    /// Members, addresses, or whom to keep sessions with have changed.
     pub changed: Notify,
+    /// Something is to be stored, or the next wake may have come closer.
+    pub touched: Notify,
 }
 
 struct Inner {
-    roster: Roster,
-    facts: Facts,
-    decisions: Decisions,
-    own: Own,
-    spread: Spread,
+    mesh: Mesh,
     writers: BTreeMap<HostId, (ConnectionId, Arc<Notify>)>,
-    reachable: BTreeSet<HostId>,
+    unstored: VecDeque<Vec<ToStore>>,
+    orders: Orders,
 }
 
-/// A record that holds and is news, checked but not taken yet: it must be stored first.
-pub(super) enum Fresh {
-    Roster(HostId, Signed<RosterRecord>),
-    Facts(HostId, Signed<FactRecord>),
-    Decision(DecisionKey, Signed<Decision>),
-}
-
-impl Fresh {
-    pub(super) fn stored(&self) -> StoredRecord {
-        match self {
-            Self::Roster(host, signed) => StoredRecord::Roster(*host, signed.clone()),
-            Self::Facts(host, signed) => StoredRecord::Facts(*host, signed.clone()),
-            Self::Decision(key, signed) => StoredRecord::Decision(key.clone(), signed.clone()),
-        }
-    }
-
-    pub(super) fn key(&self) -> RecordKey {
-        match self {
-            Self::Roster(host, _) => RecordKey::Roster(*host),
-            Self::Facts(host, _) => RecordKey::Facts(*host),
-            Self::Decision(key, _) => RecordKey::Decision(key.clone()),
-        }
-    }
+/// What the session layer must be told.
+#[derive(Default)]
+pub(super) struct Orders {
+    /// Who is a member.
+    pub members: bool,
+    /// Whose addresses have changed.
+    pub moved: BTreeSet<HostId>,
 }
 
 impl Store {
     /// From what the disk has kept; records that do not hold (any more) are counted and left out.
     pub(super) fn open(
-        key: SigningKey,
+        start: Start,
         mesh_name: &str,
-        mesh_key: MeshKey,
-        boot_counter: u64,
-        stored: Stored,
-        dial: Vec<(HostId, SocketAddr)>,
-        drops: &DropCounters,
+        drops: Arc<DropCounters>,
     ) -> Result<Self, StartError> {
-        let me = HostKey(key.public()).id();
-        let mut roster = Roster::new(mesh_key);
-        for record in stored.roster {
-            count(drops, roster.insert(record).err());
-        }
-        let is_me = |r: &RosterRecord| r.key.0 == key.public();
-        if !roster.member(me).is_some_and(is_me) {
+        let key = HostKey(start.key.public());
+        let (mesh, refused) = Mesh::new(start);
+        refused.into_iter().for_each(|reason| drops.count(reason));
+        if mesh.roster().member(key.id()).is_none_or(|r| r.key != key) {
             return Err(StartError::NotAMember { mesh: mesh_name.to_owned() });
         }
-        let (mut facts, mut decisions) = (Facts::default(), Decisions::default());
-        for record in stored.facts {
-            count(drops, facts.insert(&roster, record).err());
-        }
-        for record in stored.decisions {
-            count(drops, decisions.restore(&roster, record).err());
-        }
-        let mut own = Own::new(roster.mesh(), me, boot_counter);
-        if let Some(before) = facts.get(me) {
-            own.heard(&key, before.version);
-        }
-        let inner = Inner {
-            roster,
-            facts,
-            decisions,
-            own,
-            spread: Spread::default(),
-            writers: BTreeMap::new(),
-            reachable: BTreeSet::from([me]),
-        };
-        let view = watch::Sender::new(Arc::new(inner.view()));
-        Ok(Self { me, key, dial, inner: Mutex::new(inner), view, changed: Notify::new() })
+        let everything = Changed { roster: true, facts: true, decisions: true, reachable: true };
+        let view = MeshView::default().next(key.id(), &mesh, everything);
+        let orders = Orders { members: true, ..Orders::default() };
+        let inner = Inner { mesh, writers: BTreeMap::new(), unstored: VecDeque::new(), orders };
+        Ok(Self {
+            me: key.id(),
+            inner: Mutex::new(inner),
+            view: watch::Sender::new(Arc::new(view)),
+            drops,
+            start: Instant::now(),
+            changed: Notify::new(),
+            touched: Notify::new(),
+        })
     }
 
     pub(super) fn view(&self) -> watch::Receiver<Arc<MeshView>> {
@@ -113,235 +80,141 @@ impl Store {
 
     /// Every member but this host; none if this host is none itself.
     pub(super) fn others(&self) -> BTreeSet<HostId> {
-        let mut members = self.lock().roster.members();
+        let mut members = self.lock().mesh.roster().members();
         if members.remove(&self.me) { members } else { BTreeSet::new() }
     }
 
     /// Whether this host is still a member.
     pub(super) fn is_member(&self) -> bool {
-        self.lock().roster.member(self.me).is_some()
+        self.lock().mesh.roster().member(self.me).is_some()
     }
 
     /// The member that has this key.
     pub(super) fn member(&self, key: HostKey) -> Option<RosterRecord> {
-        self.lock().roster.member(key.id()).filter(|r| r.key == key).cloned()
+        self.lock().mesh.roster().member(key.id()).filter(|r| r.key == key).cloned()
     }
 
     /// A member's name.
     pub(super) fn name(&self, host: HostId) -> Option<String> {
-        self.lock().roster.member(host).map(|r| r.name.clone())
+        self.lock().mesh.roster().member(host).map(|r| r.name.clone())
     }
 
     /// This host's own roster record.
     pub(super) fn own_record(&self) -> Option<Signed<RosterRecord>> {
-        self.lock().roster.signed(self.me).cloned()
+        self.lock().mesh.roster().held(self.me).map(|h| h.signed.clone())
     }
 
-    /// Where a host may be reached: as given here, as it says itself, as the controller says.
+    /// Where a host may be reached, the likeliest first.
     pub(super) fn addresses(&self, host: HostId) -> Vec<Path> {
-        let inner = self.lock();
-        let given = self.dial.iter().filter(|(h, _)| *h == host).map(|(_, a)| *a);
-        let said = inner.facts.get(host).into_iter().flat_map(|f| &f.items).filter_map(|item| {
-            match Item::decode(item) {
-                Some(Item::Address(address)) => Some(address),
-                _ => None,
-            }
-        });
-        let decided = match inner.decisions.get(&DecisionKey::Controller).and_then(|d| d.body.as_ref()) {
-            Some(DecisionBody::Controller { host: h, addresses }) if *h == host => addresses.clone(),
-            _ => Vec::new(),
-        };
-        let usable = |a: &SocketAddr| a.port() != 0 && !a.ip().is_unspecified() && !a.ip().is_multicast();
-        given.chain(said).chain(decided).filter(usable).map(Path::Udp).collect()
+        self.lock().mesh.addresses(host).into_iter().map(|a: SocketAddr| Path::Udp(a)).collect()
     }
 
-    /// A link is up or down.
-    pub(super) fn set_reachable(&self, host: HostId, up: bool) {
-        let mut inner = self.lock();
-        let changed = if up { inner.reachable.insert(host) } else { inner.reachable.remove(&host) };
-        if changed {
-            self.show(&inner);
-        }
-    }
-
-    /// A host's records go by this connection from now on; it needs everything.
+    /// A host's messages go by this connection from now on.
     pub(super) fn connected(&self, host: HostId, connection: ConnectionId, writer: Arc<Notify>) {
-        let mut inner = self.lock();
-        let everything = inner.keys();
-        inner.spread.connected(host, everything);
-        writer.notify_one();
-        inner.writers.insert(host, (connection, writer));
+        self.lock().writers.insert(host, (connection, writer));
+        self.event(Event::Connected(host));
     }
 
-    /// No connection of the host carries records any more.
+    /// No connection of the host carries messages any more.
     pub(super) fn disconnected(&self, host: HostId) {
-        let mut inner = self.lock();
-        inner.spread.disconnected(host);
-        inner.writers.remove(&host);
+        self.lock().writers.remove(&host);
+        self.event(Event::Disconnected(host));
     }
 
     /// What this connection sends next.
-    pub(super) fn next_messages(&self, host: HostId, connection: ConnectionId) -> Vec<Message> {
+    pub(super) fn next_message(&self, host: HostId, connection: ConnectionId) -> Option<Message> {
         let mut inner = self.lock();
         if inner.writers.get(&host).is_none_or(|(c, _)| *c != connection) {
-            return Vec::new();
+            return None;
         }
-        let Inner { roster, facts, decisions, spread, .. } = &mut *inner;
-        let length = |key: &RecordKey| match key {
-            RecordKey::Roster(h) => roster.signed(*h).map_or(0, |s| s.bytes().len()),
-            RecordKey::Facts(h) => facts.signed(*h).map_or(0, |s| s.bytes().len()),
-            RecordKey::Decision(k) => decisions.signed(k).map_or(0, |s| s.bytes().len()),
-        };
-        let batch = spread.next_batch(host, length);
-        let (mut members, mut said, mut decided) = (Vec::new(), Vec::new(), Vec::new());
-        for key in &batch {
-            match key {
-                RecordKey::Roster(h) => members.extend(roster.signed(*h).cloned()),
-                RecordKey::Facts(h) => said.extend(facts.signed(*h).cloned()),
-                RecordKey::Decision(k) => decided.extend(decisions.signed(k).cloned()),
-            }
-        }
-        let members = members.chunks(MAX_RECORDS).map(|r| Message::Roster(r.to_vec()));
-        let decided = decided.chunks(MAX_RECORDS).map(|r| Message::Decisions(r.to_vec()));
-        let said = said.into_iter().map(|r| Message::Facts(vec![r])); // each may be as long as a message
-        members.chain(decided).chain(said).collect()
+        inner.mesh.next_message(self.start.elapsed(), host).map(Message::Mesh)
     }
 
-    /// Checks what a neighbour sent, or what was made here (`from` is `None`). Notes who has and who lacks what.
-    pub(super) fn check(&self, message: &Message, from: Option<HostId>, drops: &DropCounters) -> Vec<Fresh> {
+    /// What happened, and whatever follows from it.
+    pub(super) fn event(&self, event: Event<'_>) {
         let mut inner = self.lock();
-        let mut fresh: Vec<Fresh> = Vec::new();
-        let mut told = Vec::new();
-        match message {
-            Message::Hello(_) | Message::Rekey(_) => {}
-            Message::Roster(records) => {
-                for signed in records {
-                    if let Some((news, r)) = held(drops, inner.roster.check(signed)) {
-                        let host = r.key.id();
-                        told.push((news, RecordKey::Roster(host)));
-                        fresh.extend((news == News::New).then(|| Fresh::Roster(host, signed.clone())));
+        let mut actions = Vec::new();
+        inner.mesh.handle(self.start.elapsed(), event, &mut actions);
+        let mut told = false;
+        for action in actions {
+            match action {
+                Action::Store(records) => inner.unstored.push_back(records),
+                Action::Send(host) => {
+                    if let Some((_, writer)) = inner.writers.get(&host) {
+                        writer.notify_one();
                     }
                 }
-            }
-            Message::Facts(records) => {
-                for signed in records {
-                    if let Some((news, r)) = held(drops, inner.facts.check(&inner.roster, signed)) {
-                        told.push((news, RecordKey::Facts(r.owner)));
-                        if news == News::New && r.owner == self.me && from.is_some() {
-                            let jumped = inner.own.heard(&self.key, r.version);
-                            fresh.extend(jumped.map(|signed| Fresh::Facts(self.me, signed)));
-                        } else if news == News::New {
-                            fresh.push(Fresh::Facts(r.owner, signed.clone()));
-                        }
-                    }
+                Action::Addresses(host) => told |= inner.orders.moved.insert(host),
+                Action::Changed(changed) => {
+                    inner.orders.members |= changed.roster;
+                    told |= changed.roster;
+                    let next = self.view.borrow().next(self.me, &inner.mesh, changed);
+                    self.view.send_replace(Arc::new(next));
                 }
-            }
-            Message::Decisions(records) => {
-                for signed in records {
-                    if let Some((news, d)) = held(drops, inner.decisions.check(&inner.roster, signed)) {
-                        told.push((news, RecordKey::Decision(d.key.clone())));
-                        fresh.extend((news == News::New).then(|| Fresh::Decision(d.key, signed.clone())));
-                    }
-                }
+                Action::Count(reason, n) => self.drops.add(reason, n),
+                Action::Keep(_) | Action::Routes(_) => {}
             }
         }
-        for (news, key) in told {
-            match (from, news) {
-                (Some(from), News::Same) => inner.spread.has(from, &key),
-                (Some(from), News::Old) => {
-                    inner.spread.lacks(from, &key);
-                    inner.wake(from);
-                }
-                _ => {}
-            }
-        }
-        fresh
-    }
-
-    /// Takes records that are stored by now. Returns what must be forgotten on disk.
-    pub(super) fn take(&self, fresh: Vec<Fresh>, from: Option<HostId>) -> Vec<StoredRecord> {
-        let mut inner = self.lock();
-        let mut gone = Vec::new();
-        for record in fresh {
-            let key = record.key();
-            let taken = match record {
-                Fresh::Roster(host, signed) => {
-                    let taken = inner.roster.insert(signed).is_ok();
-                    if inner.roster.member(host).is_none() && inner.facts.forget(host) {
-                        gone.push(StoredRecord::FactsGone(host));
-                    }
-                    taken
-                }
-                Fresh::Facts(_, signed) => {
-                    let Inner { facts, roster, .. } = &mut *inner;
-                    facts.insert(roster, signed).is_ok()
-                }
-                Fresh::Decision(_, signed) => {
-                    let Inner { decisions, roster, .. } = &mut *inner;
-                    decisions.insert(roster, signed).is_ok()
-                }
-            };
-            if taken {
-                // Our own jumped-past facts go back to who sent the older ones.
-                let source = if key == RecordKey::Facts(self.me) { None } else { from };
-                inner.spread.changed(&key, source);
-            }
-        }
-        inner.writers.values().for_each(|(_, writer)| writer.notify_one());
-        self.show(&inner);
         drop(inner);
-        self.changed.notify_one();
-        gone
+        if told {
+            self.changed.notify_one();
+        }
+        self.touched.notify_one();
     }
 
-    /// What this host says of itself, as a message to check and take like any other; `None` if it is no news.
-    pub(super) fn say(&self, items: &[Item]) -> (Option<Message>, usize) {
-        let encoded = items.iter().map(Item::encode).collect();
-        let (signed, left_out) = self.lock().own.say(&self.key, encoded);
-        (signed.map(|s| Message::Facts(vec![s])), left_out)
+    /// When [`Event::Tick`] is due.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.lock().mesh.next_wake().map(|at| self.start + at)
+    }
+
+    /// What is to be stored; each batch is answered by one [`Event::Stored`].
+    pub(super) fn unstored(&self) -> Vec<Vec<ToStore>> {
+        self.lock().unstored.drain(..).collect()
+    }
+
+    /// What the session layer must be told since it was told last.
+    pub(super) fn orders(&self) -> Orders {
+        std::mem::take(&mut self.lock().orders)
+    }
+
+    /// A measure of a link.
+    pub(super) fn measured(&self, host: HostId, rtt: Option<Duration>, loss: f32) {
+        self.event(Event::Measured(host, rtt, loss));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn show(&self, inner: &Inner) {
-        self.view.send_replace(Arc::new(inner.view()));
-    }
 }
 
-impl Inner {
-    fn keys(&self) -> Vec<RecordKey> {
-        let members = self.roster.records().map(|(h, _)| RecordKey::Roster(h));
-        let facts = self.facts.records().map(|r| RecordKey::Facts(r.owner));
-        let decisions = self.decisions.records().map(|d| RecordKey::Decision(d.key.clone()));
-        members.chain(facts).chain(decisions).collect()
-    }
-
-    fn wake(&self, host: HostId) {
-        if let Some((_, writer)) = self.writers.get(&host) {
-            writer.notify_one();
+impl MeshView {
+    /// The view after a change; what has not changed is shared with this one, or copied.
+    fn next(&self, me: HostId, mesh: &Mesh, changed: Changed) -> Self {
+        let mut next = self.clone();
+        if changed.roster {
+            next.roster = mesh.roster().records().map(|(host, held)| (host, held.record.clone())).collect();
         }
-    }
-
-    fn view(&self) -> MeshView {
-        let facts =
-            |r: &FactRecord| (r.owner, (r.version, r.items.iter().filter_map(|i| Item::decode(i)).collect()));
-        MeshView {
-            roster: self.roster.records().map(|(h, r)| (h, r.clone())).collect(),
-            facts: self.facts.records().map(facts).collect(),
-            decisions: self.decisions.records().map(|d| (d.key.clone(), d.clone())).collect(),
-            reachable: self.reachable.clone(),
+        if changed.facts {
+            let known = |host, said: &Said| self.facts.get(&host).filter(|f| f.0 == said.head.version).cloned();
+            let facts = mesh.facts().records();
+            next.facts =
+                facts.map(|(host, said)| (host, known(host, said).unwrap_or_else(|| shown(said)))).collect();
         }
+        if changed.decisions {
+            let decisions = mesh.decisions().records();
+            next.decisions = decisions.map(|held| (held.record.key.clone(), held.record.clone())).collect();
+        }
+        if changed.reachable {
+            next.reachable = mesh.ways().keys().copied().chain([me]).collect();
+            next.through = routes(mesh.ways());
+        }
+        next
     }
 }
 
-fn held<T>(drops: &DropCounters, checked: Result<T, weft_router::drop::DropReason>) -> Option<T> {
-    checked.map_err(|reason| drops.count(reason)).ok()
-}
-
-fn count(drops: &DropCounters, refused: Option<weft_router::drop::DropReason>) {
-    if let Some(reason) = refused {
-        drops.count(reason);
-    }
+/// What the agent is shown of a host's facts; its links are the mesh's own affair.
+fn shown(said: &Said) -> Arc<(FactVersion, Vec<Item>)> {
+    let items = said.record.items.decoded();
+    let items = items.filter(|item| !matches!(item, Item::Neighbour { .. } | Item::Seen(_)));
+    Arc::new((said.head.version, items.collect()))
 }

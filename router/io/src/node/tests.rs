@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use weft_api::id::{BootId, MeshKey};
 use weft_api::roster::{Cipher, MeshRecord, Roles, Standing};
 use weft_api::sign::SigningKey;
+use weft_router::mesh::Gossip;
 use weft_router::session::message::{MAX_MESSAGE_LEN, Message};
 use weft_router::session::{Hello, Rekey, Remote, Share};
 
@@ -76,7 +77,7 @@ async fn bad_control_streams_are_closed_by_name() {
         [&control[..], &hello(), &Message::Rekey(Rekey::Offer(share(2))).encode()].concat(),
         [&control[..], &hello(), &Message::Rekey(Rekey::Offer(share(1))).encode()].concat(),
         [&control[..], &[0xff; 64]].concat(),
-        [&control[..], &Message::Roster(Vec::new()).encode()].concat(),
+        [&control[..], &Message::Mesh(Gossip::Prune).encode()].concat(),
         [&control[..], &hello(), &hello()].concat(),
         [&control[..], &hello(), &too_long].concat(),
         [&control[..], &hello(), &[0, 0, 0, 2, 0xff, 0xff]].concat(),

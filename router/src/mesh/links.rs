@@ -1,0 +1,234 @@
+//! Links: whom to keep one with, what this host claims of its own, and who is reachable through whom.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weft_api::fact::Item;
+use weft_api::id::HostId;
+
+use super::choice::Standing;
+use super::facts::Claim;
+use super::graph::{routes, ways};
+use super::tie::Measure;
+use super::{Action, Bond, Changed, Gossip, Mesh};
+
+/// A claimed round trip or loss is said anew when it has changed by half, and not more often than this.
+const REMEASURE: Duration = Duration::from_secs(60);
+/// Changes of far links are looked at together.
+const SURVEY_AFTER: Duration = Duration::from_millis(50);
+/// Addresses that this host is seen at: so many of its facts.
+const MAX_SEEN: usize = 4;
+
+impl Mesh {
+    pub(super) fn connected(&mut self, now: Duration, host: HostId) {
+        let tie = self.ties.entry(host).or_default();
+        (tie.connected, tie.told) = (true, None);
+        if self.bind(host) {
+            self.greet(host);
+        }
+        self.choose_at = Some(now);
+    }
+
+    pub(super) fn disconnected(&mut self, now: Duration, host: HostId, actions: &mut Vec<Action>) {
+        let was_eager = self.ties.remove(&host).is_some_and(|t| t.eager && t.bound());
+        self.wants.lost(now, host);
+        if was_eager && let Some(tie) = self.ties.values_mut().find(|t| t.bound() && !t.eager) {
+            // The tree has lost a branch; another takes its place until somebody prunes it.
+            tie.eager = true;
+        }
+        self.claims_at = Some(now);
+        self.choose_at = Some(now);
+        self.survey(now, actions);
+    }
+
+    pub(super) fn link(&mut self, now: Duration, host: HostId, up: bool, actions: &mut Vec<Action>) {
+        let tie = self.ties.entry(host).or_default();
+        tie.up = up;
+        if !up {
+            (tie.claimed, tie.measured) = (None, Measure::default());
+            if !tie.connected {
+                self.ties.remove(&host);
+            }
+        }
+        self.claims_at = Some(now);
+        self.choose_at = Some(now);
+        self.survey(now, actions);
+    }
+
+    pub(super) fn measured(&mut self, now: Duration, host: HostId, rtt: Option<Duration>, loss: f32) {
+        let Some(tie) = self.ties.get_mut(&host).filter(|t| t.up) else { return };
+        let rtt_us = rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
+        let loss_percent = (loss.clamp(0.0, 1.0) * 100.0) as u8;
+        tie.measured = Measure { rtt_us, loss_percent };
+        if let Some((claimed, since)) = tie.claimed
+            && differs(claimed, tie.measured)
+        {
+            let at = if claimed.rtt_us == 0 { now } else { now.max(since + REMEASURE) };
+            self.claims_at = Some(self.claims_at.map_or(at, |due| due.min(at)));
+        }
+    }
+
+    pub(super) fn seen_at(&mut self, now: Duration, host: HostId, address: SocketAddr) {
+        if self.roster.member(host).is_some() && self.seen.insert(host, address) != Some(address) {
+            self.claims_at = Some(now);
+        }
+    }
+
+    /// What this host says of its links and the addresses that it is seen at.
+    pub(super) fn claim_if_due(&mut self, now: Duration) {
+        if self.claims_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.claims_at = None;
+        let mut items = Vec::new();
+        for (host, tie) in self.ties.iter_mut().filter(|(_, t)| t.up && t.bound()) {
+            let due = match tie.claimed {
+                None => true,
+                Some((was, since)) if differs(was, tie.measured) => {
+                    was.rtt_us == 0 || since + REMEASURE <= now
+                }
+                Some(_) => false,
+            };
+            if due {
+                tie.claimed = Some((tie.measured, now));
+            }
+            if let Some((Measure { rtt_us, loss_percent }, since)) = tie.claimed {
+                items.push(Item::Neighbour { host: *host, rtt_us, loss_percent });
+                if differs(tie.measured, Measure { rtt_us, loss_percent }) {
+                    let at = since + REMEASURE;
+                    self.claims_at = Some(self.claims_at.map_or(at, |due| due.min(at)));
+                }
+            }
+        }
+        self.seen.retain(|host, _| self.roster.member(*host).is_some());
+        let mut seen: Vec<SocketAddr> = self.seen.values().copied().collect();
+        seen.sort();
+        seen.dedup();
+        items.extend(seen.into_iter().take(MAX_SEEN).map(Item::Seen));
+        self.own.set_links(&items);
+    }
+
+    /// What the other end makes of the link.
+    pub(super) fn bond_heard(&mut self, now: Duration, from: HostId, bond: Bond) {
+        let bound = self.neighbours().count();
+        let tie = self.ties.entry(from).or_default();
+        let was = tie.bound();
+        match bond {
+            Bond::Wanted if was || bound < self.choice.most(&self.limits) => tie.theirs = true,
+            Bond::Wanted => {
+                tie.told = Some(Bond::Full);
+                tie.say(Gossip::Neighbour(Bond::Full));
+            }
+            Bond::Spare => tie.theirs = false,
+            Bond::Full => {
+                (tie.theirs, tie.wanted) = (false, false);
+                self.choice.full(now, from);
+            }
+        }
+        if was != self.ties.get(&from).is_some_and(super::tie::Tie::bound) {
+            if !was {
+                self.greet(from);
+            }
+            self.claims_at = Some(now);
+        }
+        self.choose_at = Some(now);
+    }
+
+    pub(super) fn choose_if_due(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.choose_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let random = self.draw();
+        let mut choice = std::mem::replace(&mut self.choice, super::choice::Choice::new(self.me));
+        let chosen = choice.choose(now, &self.limits, random, |host| Standing {
+            up: self.ties.get(&host).is_some_and(|t| t.up && t.connected),
+            reachable: self.ways.contains_key(&host),
+            dialable: !self.addresses(host).is_empty(),
+        });
+        self.choose_at = choice.next(&self.limits);
+        self.choice = choice;
+        for (host, tie) in &mut self.ties {
+            tie.wanted = chosen.contains(host);
+        }
+        let hosts: Vec<HostId> = self.ties.iter().filter(|(_, t)| t.connected).map(|(h, _)| *h).collect();
+        for host in hosts {
+            if self.bind(host) {
+                self.greet(host);
+                self.claims_at = Some(now);
+            }
+        }
+        let mut kept = chosen;
+        kept.extend(self.neighbours());
+        if kept != self.kept {
+            actions.push(Action::Keep(kept.clone()));
+            self.kept = kept;
+        }
+    }
+
+    /// Tells the other end what we make of the link, if that has changed. Whether the two gossip because of it.
+    fn bind(&mut self, host: HostId) -> bool {
+        let Some(tie) = self.ties.get_mut(&host).filter(|t| t.connected) else { return false };
+        let bond = if tie.wanted { Bond::Wanted } else { Bond::Spare };
+        if tie.told.unwrap_or(Bond::Spare) == bond || (tie.told == Some(Bond::Full) && bond == Bond::Spare) {
+            return false;
+        }
+        tie.told = Some(bond);
+        tie.say(Gossip::Neighbour(bond));
+        bond == Bond::Wanted
+    }
+
+    /// Begins to gossip: news are pushed until one end prunes, and what either has missed is found.
+    fn greet(&mut self, host: HostId) {
+        let root = Gossip::Root(self.sums.root());
+        if let Some(tie) = self.ties.get_mut(&host) {
+            tie.eager = true;
+            tie.say(root);
+        }
+    }
+
+    pub(super) fn survey_soon(&mut self, now: Duration) {
+        self.ways_at.get_or_insert(now + SURVEY_AFTER);
+    }
+
+    pub(super) fn survey_if_due(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.ways_at.is_some_and(|at| at <= now) {
+            self.survey(now, actions);
+        }
+    }
+
+    fn survey(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.ways_at = None;
+        let links: BTreeMap<HostId, Claim> = self
+            .ties
+            .iter()
+            .filter(|(_, t)| t.up)
+            .map(|(host, t)| {
+                let Measure { rtt_us, loss_percent } = t.measured;
+                (*host, Claim { host: *host, rtt_us, loss_percent })
+            })
+            .collect();
+        let ways = ways(self.me, &links, &self.facts, &self.roster);
+        if ways == self.ways {
+            return;
+        }
+        for host in ways.keys().filter(|h| !self.ways.contains_key(h)) {
+            self.choice.found(*host);
+            self.choose_at = Some(now);
+        }
+        let (before, after) = (routes(&self.ways), routes(&ways));
+        self.ways = ways;
+        if before != after {
+            actions.push(Action::Routes(after));
+        }
+        self.changed(now, Changed { reachable: true, ..Changed::default() }, actions);
+    }
+}
+
+/// By half of the smaller one; losses of a few probes are none.
+fn differs(was: Measure, is: Measure) -> bool {
+    let far = |a: u32, b: u32| 2 * u64::from(a.max(b)) > 3 * u64::from(a.min(b));
+    far(was.rtt_us, is.rtt_us)
+        || far(u32::from(was.loss_percent.max(10)), u32::from(is.loss_percent.max(10)))
+}

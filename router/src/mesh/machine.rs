@@ -1,0 +1,372 @@
+//! One host's part in the mesh: (now, event) -> actions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_api::decision::{Decision, DecisionBody, DecisionKey};
+use weft_api::fact::FactRecord;
+use weft_api::id::{HostId, HostKey, MeshKey};
+use weft_api::roster::RosterRecord;
+use weft_api::sign::{Signed, SigningKey};
+
+use super::bucket::{Bucket, Rate};
+use super::choice::{Choice, mix};
+use super::facts::Delta;
+use super::own::Own;
+use super::record::{AnyRecord, Notary, RecordKey};
+use super::sums::Sums;
+use super::take::Desk;
+use super::tie::{News, Tie};
+use super::wants::Wants;
+use super::{
+    Action, Ask, Changed, Decisions, Event, Facts, Gossip, Heard, Limits, MAX_BATCH_LEN, MAX_RECORDS,
+    Records, Roster,
+};
+use crate::drop::DropReason;
+
+/// What was asked for is sent so fast, all neighbours together, bytes: 10 Mbit/s.
+const ANSWERS: Rate = Rate { per_second: 1_250_000, burst: 256 << 10 };
+
+/// What is not pushed to a neighbour is announced about so much later, several at once; by the higher id after twice that.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(400);
+/// Neighbours that a record is announced to, beside those that it is pushed to.
+const ANNOUNCED_TO: usize = 8;
+
+/// What a host's part in the mesh begins with.
+pub struct Start {
+    /// Who it is.
+    pub key: SigningKey,
+    /// Signs the roster.
+    pub mesh_key: MeshKey,
+    /// How often the process has started; the first half of the version of its facts.
+    pub boot: u64,
+    /// From the disk.
+    pub roster: Vec<Signed<RosterRecord>>,
+    /// From the disk.
+    pub facts: Vec<FactRecord>,
+    /// From the disk.
+    pub decisions: Vec<Signed<Decision>>,
+    /// Where some hosts can be reached, beside what facts say.
+    pub hints: Vec<(HostId, SocketAddr)>,
+    /// How many neighbours.
+    pub limits: Limits,
+    /// Random; what is left to chance comes from it.
+    pub seed: u64,
+    /// Checks signatures.
+    pub notary: Arc<dyn Notary>,
+}
+
+/// One host's part in the mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    pub(super) me: HostId,
+    pub(super) key: SigningKey,
+    pub(super) notary: Arc<dyn Notary>,
+    pub(super) limits: Limits,
+    pub(super) random: u64,
+    hints: Vec<(HostId, SocketAddr)>,
+    pub(super) roster: Roster,
+    pub(super) facts: Facts,
+    pub(super) decisions: Decisions,
+    pub(super) sums: Sums,
+    pub(super) own: Own,
+    pub(super) desk: Desk,
+    pub(super) wants: Wants,
+    pub(super) ties: BTreeMap<HostId, Tie>,
+    pub(super) answers: Bucket,
+    pub(super) choice: Choice,
+    pub(super) kept: BTreeSet<HostId>,
+    pub(super) choose_at: Option<Duration>,
+    pub(super) compare_at: Option<Duration>,
+    /// Where each member says that it sees this host.
+    pub(super) seen: BTreeMap<HostId, SocketAddr>,
+    pub(super) claims_at: Option<Duration>,
+    /// Every reachable member and the first hop towards it.
+    pub(super) ways: BTreeMap<HostId, HostId>,
+    pub(super) ways_at: Option<Duration>,
+    /// As of the last event.
+    now: Duration,
+}
+
+impl Mesh {
+    /// From what the disk has kept. Records that do not hold (any more) are left out: the second part counts them.
+    #[must_use]
+    pub fn new(start: Start) -> (Self, Vec<DropReason>) {
+        let me = HostKey(start.key.public()).id();
+        let mut roster = Roster::new(start.mesh_key);
+        let (mut facts, mut decisions, mut sums) = (Facts::default(), Decisions::default(), Sums::default());
+        let mut refused = Vec::new();
+        let notary = &*start.notary;
+        for signed in start.roster {
+            match roster.check(notary, &signed) {
+                Ok((_, held)) => drop(roster.put(held)),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        for FactRecord { head, items } in start.facts {
+            let whole = Delta { head, base: None, removed: Vec::new(), added: items };
+            match facts.check(notary, &roster, &whole) {
+                Ok((_, Heard::News(said))) => drop(facts.put(said)),
+                Ok(_) => {}
+                Err(reason) => refused.push(reason),
+            }
+        }
+        for signed in start.decisions {
+            match decisions.check_stored(notary, &roster, &signed) {
+                Ok((_, held)) => drop(decisions.put(held)),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        let own = Own::new(roster.mesh(), me, start.boot, facts.get(me).map(|s| s.head.version));
+        let mut choice = Choice::new(me);
+        choice.set_members(&roster.members());
+        let all = roster.records().map(|(_, h)| AnyRecord::Roster(Arc::clone(h)));
+        let all = all.chain(facts.records().map(|(_, s)| AnyRecord::Facts(Arc::clone(s))));
+        for record in all.chain(decisions.records().map(|h| AnyRecord::Decision(Arc::clone(h)))) {
+            sums.add(&record.id().key, record.mark());
+        }
+        let mesh = Self {
+            me,
+            key: start.key,
+            notary: start.notary,
+            limits: start.limits,
+            random: start.seed,
+            hints: start.hints,
+            roster,
+            facts,
+            decisions,
+            sums,
+            own,
+            desk: Desk::default(),
+            wants: Wants::default(),
+            ties: BTreeMap::new(),
+            answers: Bucket::default(),
+            choice,
+            kept: BTreeSet::new(),
+            choose_at: Some(Duration::ZERO),
+            compare_at: None,
+            seen: BTreeMap::new(),
+            claims_at: None,
+            ways: BTreeMap::new(),
+            ways_at: None,
+            now: Duration::ZERO,
+        };
+        (mesh, refused)
+    }
+
+    /// Takes an event; appends what must be done.
+    pub fn handle(&mut self, now: Duration, event: Event<'_>, actions: &mut Vec<Action>) {
+        match event {
+            Event::Tick => {}
+            Event::Connected(host) => self.connected(now, host),
+            Event::Disconnected(host) => self.disconnected(now, host, actions),
+            Event::LinkUp(host) => self.link(now, host, true, actions),
+            Event::LinkDown(host) => self.link(now, host, false, actions),
+            Event::Measured(host, rtt, loss) => self.measured(now, host, rtt, loss),
+            Event::Seen(host, address) => self.seen_at(now, host, address),
+            Event::Heard(from, gossip) => self.heard(now, from, gossip, actions),
+            Event::Say(items) => {
+                let left_out = self.own.give(items);
+                if left_out > 0 {
+                    actions.push(Action::Count(DropReason::RecordTooLong, left_out as u64));
+                }
+            }
+            Event::MadeRoster(roster) => self.made(now, Records { roster, ..Records::default() }, actions),
+            Event::MadeDecisions(decisions) => {
+                self.made(now, Records { decisions, ..Records::default() }, actions);
+            }
+            Event::Stored(true) => self.stored(now, actions),
+            Event::Stored(false) => self.not_stored(now, actions),
+        }
+        self.settle(now, actions);
+    }
+
+    /// Whatever is due, and what follows from the event.
+    fn settle(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.now = now;
+        self.choose_if_due(now, actions);
+        self.claim_if_due(now);
+        self.say_own(now, actions);
+        self.fetch(now, actions);
+        self.compare_if_due(now);
+        self.survey_if_due(now, actions);
+        self.desk.store(actions);
+        let answers = self.answers.ready(1, ANSWERS) <= now;
+        let ready = |t: &Tie| t.connected && (t.ready(now) || (answers && t.owes()));
+        actions.extend(self.ties.iter().filter(|(_, t)| ready(t)).map(|(host, _)| Action::Send(*host)));
+    }
+
+    /// What to send to this host next: to be asked for after [`Action::Send`] until there is nothing, and whenever the stream
+    /// takes more.
+    pub fn next_message(&mut self, now: Duration, host: HostId) -> Option<Gossip> {
+        let tie = self.ties.get_mut(&host).filter(|t| t.connected)?;
+        if let Some(message) = tie.next_control().or_else(|| tie.next_push()) {
+            return Some(message);
+        }
+        if let Some((graft, keys)) = tie.next_asks() {
+            let asks = keys.into_iter().map(|(key, whole)| self.ask(key, whole)).collect();
+            return Some(Gossip::Ask { graft, asks });
+        }
+        self.next_answer(now, host).or_else(|| self.ties.get_mut(&host)?.next_ids(now))
+    }
+
+    fn ask(&self, key: RecordKey, whole: bool) -> Ask {
+        let said = match key {
+            RecordKey::Facts(owner) if !whole => self.facts.get(owner),
+            _ => None,
+        };
+        Ask { have: said.map(|s| (s.head.version, s.prints())), key }
+    }
+
+    fn next_answer(&mut self, now: Duration, host: HostId) -> Option<Gossip> {
+        let (mut records, mut total) = (Records::default(), 0);
+        while total < MAX_BATCH_LEN && records.len() < MAX_RECORDS && self.answers.ready(1, ANSWERS) <= now {
+            let Some((key, have)) = self.ties.get_mut(&host)?.next_owed() else { break };
+            let size = match self.record(&key) {
+                None => 0,
+                Some(AnyRecord::Roster(held)) => {
+                    records.roster.push(held.signed.clone());
+                    held.signed.bytes().len() + 80
+                }
+                Some(AnyRecord::Decision(held)) => {
+                    records.decisions.push(held.signed.clone());
+                    held.signed.bytes().len() + 80
+                }
+                Some(AnyRecord::Facts(said)) => {
+                    let delta = match have {
+                        Some((base, prints)) => said.since_prints(base, &prints),
+                        None => said.since(None),
+                    };
+                    let size = delta.size();
+                    records.facts.push(delta);
+                    size
+                }
+            };
+            total += size;
+            self.answers.takes(now, u32::try_from(size).unwrap_or(u32::MAX), ANSWERS);
+        }
+        (!records.is_empty()).then_some(Gossip::Answer(records))
+    }
+
+    /// When [`Event::Tick`] is due if nothing else happens before.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        // What is due already waits for the stream, not for time.
+        let later = |at: &Duration| *at > self.now;
+        let ties = self.ties.values().filter_map(Tie::next).filter(later);
+        let owes = self.ties.values().any(|t| t.connected && t.owes());
+        let rest = [
+            self.choose_at,
+            self.claims_at,
+            self.own_due(),
+            self.wants.next(),
+            self.compare_at,
+            self.ways_at,
+            owes.then(|| self.answers.ready(1, ANSWERS)).filter(later),
+            self.desk.next(),
+        ];
+        ties.chain(rest.into_iter().flatten()).min()
+    }
+
+    /// Who is a member.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// What hosts say of themselves.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the controller says.
+    #[must_use]
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// The members that can be reached, each with the first hop towards it: itself if there is a link.
+    #[must_use]
+    pub fn ways(&self) -> &BTreeMap<HostId, HostId> {
+        &self.ways
+    }
+
+    /// The hosts that this one gossips with.
+    pub fn neighbours(&self) -> impl Iterator<Item = HostId> {
+        self.ties.iter().filter(|(_, t)| t.bound()).map(|(host, _)| *host)
+    }
+
+    /// Where a host may be reached: as given here, as it says itself, as the controller says.
+    #[must_use]
+    pub fn addresses(&self, host: HostId) -> Vec<SocketAddr> {
+        let given = self.hints.iter().filter(|(h, _)| *h == host).map(|(_, a)| *a);
+        let said = self.facts.get(host).into_iter().flat_map(|s| s.addresses.iter().copied());
+        let decided = match self.decisions.get(&DecisionKey::Controller).and_then(|d| d.body.as_ref()) {
+            Some(DecisionBody::Controller { host: h, addresses }) if *h == host => addresses.clone(),
+            _ => Vec::new(),
+        };
+        let usable = |a: &SocketAddr| a.port() != 0 && !a.ip().is_unspecified() && !a.ip().is_multicast();
+        given.chain(said).chain(decided).filter(usable).collect()
+    }
+
+    /// A record of any kind.
+    pub(super) fn record(&self, key: &RecordKey) -> Option<AnyRecord> {
+        match key {
+            RecordKey::Roster(host) => self.roster.held(*host).cloned().map(AnyRecord::Roster),
+            RecordKey::Decision(key) => self.decisions.held(key).cloned().map(AnyRecord::Decision),
+            RecordKey::Facts(host) => self.facts.get(*host).cloned().map(AnyRecord::Facts),
+        }
+    }
+
+    /// Every record.
+    pub(super) fn records(&self) -> impl Iterator<Item = AnyRecord> {
+        let members = self.roster.records().map(|(_, h)| AnyRecord::Roster(Arc::clone(h)));
+        let said = self.facts.records().map(|(_, s)| AnyRecord::Facts(Arc::clone(s)));
+        let decided = self.decisions.records().map(|h| AnyRecord::Decision(Arc::clone(h)));
+        members.chain(said).chain(decided)
+    }
+
+    /// A number that nobody can foretell.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.random)
+    }
+
+    /// `at`, a quarter up or down.
+    pub(super) fn around(&mut self, now: Duration, pause: Duration) -> Duration {
+        let part = u32::from(self.draw().to_be_bytes()[0]);
+        now + pause * 3 / 4 + pause * part / 510
+    }
+
+    /// Pushes a record to the neighbours along the tree that do not have it, and announces it to a few others.
+    pub(super) fn spread(&mut self, now: Duration, record: &AnyRecord, news: &News, knew: &[HostId]) {
+        let id = record.id();
+        let soon = self.around(now, ANNOUNCE_AFTER);
+        let lazy: Vec<HostId> =
+            self.ties.iter().filter(|(_, t)| t.bound() && !t.eager).map(|(h, _)| *h).collect();
+        let first = usize::try_from(self.draw() % lazy.len().max(1) as u64).unwrap_or_default();
+        let heralds: Vec<HostId> =
+            lazy.iter().cycle().skip(first).take(lazy.len().min(ANNOUNCED_TO)).copied().collect();
+        for (host, tie) in self.ties.iter_mut().filter(|(h, t)| t.bound() && !knew.contains(h)) {
+            if tie.eager || heralds.contains(host) {
+                // Of two that would announce the same to each other one is earlier, and spares the other the words.
+                let at = if self.me < *host { soon } else { soon + ANNOUNCE_AFTER };
+                tie.tell(id.clone(), news.clone(), at);
+            }
+        }
+    }
+
+    /// What has changed in what is known.
+    pub(super) fn changed(&mut self, now: Duration, changed: Changed, actions: &mut Vec<Action>) {
+        if changed.roster {
+            self.choice.set_members(&self.roster.members());
+            self.choose_at = Some(now);
+        }
+        if changed != Changed::default() {
+            actions.push(Action::Changed(changed));
+        }
+    }
+}
