@@ -134,8 +134,7 @@ fn the_ledger_counts_starts_and_keeps_records() {
         standing: Standing::Member,
     };
     let roster = mesh_key().sign(&record);
-    let facts =
-        FactRecord::sign(&key, mesh, identity.id(), FactVersion::default(), Items::default());
+    let facts = FactRecord::sign(&key, mesh, identity.id(), FactVersion::default(), Items::default());
     let decision = key.sign(&Decision {
         mesh,
         revision: 1,

@@ -99,7 +99,8 @@ impl Decisions {
             None if self.records.len() >= MAX_DECISIONS => return Err(DropReason::RecordsTooMany),
             None => News::New,
             Some(known) => {
-                let order = (decision.revision, signed.bytes()).cmp(&(known.record.revision, known.signed.bytes()));
+                let order =
+                    (decision.revision, signed.bytes()).cmp(&(known.record.revision, known.signed.bytes()));
                 News::of(order)
             }
         };

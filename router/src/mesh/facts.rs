@@ -313,7 +313,8 @@ mod tests {
     }
 
     fn said(items: &[Vec<u8>], sequence: u64) -> Arc<Said> {
-        let Heard::News(said) = insert(&mut Facts::default(), &whole(record(1, sequence, items.to_vec()))) else {
+        let Heard::News(said) = insert(&mut Facts::default(), &whole(record(1, sequence, items.to_vec())))
+        else {
             panic!()
         };
         said
@@ -386,11 +387,19 @@ mod tests {
         };
         let (mesh, version) = (roster.mesh(), FactVersion { boot: 1, sequence: 1 });
         let none = Items::default;
-        assert_eq!(sign(3, mesh, host(2), version, none()), Some(DropReason::RecordForged), "of another member");
+        assert_eq!(
+            sign(3, mesh, host(2), version, none()),
+            Some(DropReason::RecordForged),
+            "of another member"
+        );
         assert_eq!(sign(4, mesh, host(4), version, none()), Some(DropReason::FactOfStranger));
         assert_eq!(sign(2, MeshId([0; 32]), host(2), version, none()), Some(DropReason::RecordOfAnotherMesh));
         let late = FactVersion { boot: u64::MAX, sequence: 1 };
-        assert_eq!(sign(2, mesh, host(2), late, none()), Some(DropReason::RecordInvalid), "from the end of time");
+        assert_eq!(
+            sign(2, mesh, host(2), late, none()),
+            Some(DropReason::RecordInvalid),
+            "from the end of time"
+        );
         let items = |items: &[&[u8]]| items.iter().copied().collect::<Items>();
         for bad in [items(&[&[2], &[1]]), items(&[&[1], &[1]]), items(&[&[0; MAX_ITEM_LEN + 1]])] {
             assert_eq!(sign(2, mesh, host(2), version, bad), Some(DropReason::RecordInvalid));

@@ -229,6 +229,5 @@ impl Mesh {
 /// By half of the smaller one; losses of a few probes are none.
 fn differs(was: Measure, is: Measure) -> bool {
     let far = |a: u32, b: u32| 2 * u64::from(a.max(b)) > 3 * u64::from(a.min(b));
-    far(was.rtt_us, is.rtt_us)
-        || far(u32::from(was.loss_percent.max(10)), u32::from(is.loss_percent.max(10)))
+    far(was.rtt_us, is.rtt_us) || far(u32::from(was.loss_percent.max(10)), u32::from(is.loss_percent.max(10)))
 }

@@ -40,9 +40,7 @@ impl Mesh {
                 }
                 None
             }
-            Gossip::Root(root) => {
-                (*root != self.sums.root()).then(|| Gossip::Branches(self.sums.branches()))
-            }
+            Gossip::Root(root) => (*root != self.sums.root()).then(|| Gossip::Branches(self.sums.branches())),
             Gossip::Branches(theirs) => {
                 let differing = self.sums.differing_branches(theirs);
                 (!differing.is_empty()).then_some(Gossip::Leaves(differing))
@@ -111,14 +109,7 @@ impl Mesh {
         }
     }
 
-    fn listed(
-        &mut self,
-        now: Duration,
-        from: HostId,
-        leaves: &[u8],
-        ids: &[Id],
-        actions: &mut Vec<Action>,
-    ) {
+    fn listed(&mut self, now: Duration, from: HostId, leaves: &[u8], ids: &[Id], actions: &mut Vec<Action>) {
         ids.iter().for_each(|id| self.announced(now, from, id, false, actions));
         let mut theirs: Vec<&RecordKey> = ids.iter().map(|id| &id.key).collect();
         theirs.sort_unstable();
@@ -127,7 +118,9 @@ impl Mesh {
         let lacks: Vec<Id> = self
             .records()
             .map(|r| r.id())
-            .filter(|id| sorted.binary_search(&id.key.leaf()).is_ok() && theirs.binary_search(&&id.key).is_err())
+            .filter(|id| {
+                sorted.binary_search(&id.key.leaf()).is_ok() && theirs.binary_search(&&id.key).is_err()
+            })
             .collect();
         if let Some(tie) = self.ties.get_mut(&from) {
             lacks.into_iter().for_each(|id| tie.announce(id, now));

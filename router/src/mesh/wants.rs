@@ -182,7 +182,10 @@ mod tests {
         assert!(wants.got(&id(2, 5)).is_empty(), "a newer one is waited for");
         wants.lost(Duration::ZERO, A);
         let (asks, _) = wants.due(Duration::ZERO);
-        assert_eq!(asks.iter().map(|(host, key, _)| (*host, key.clone())).collect::<Vec<_>>(), [(B, id(2, 6).key)]);
+        assert_eq!(
+            asks.iter().map(|(host, key, _)| (*host, key.clone())).collect::<Vec<_>>(),
+            [(B, id(2, 6).key)]
+        );
         wants.lost(Duration::ZERO, B);
         assert_eq!(wants.wants.len(), 0);
     }

@@ -57,8 +57,7 @@ fn facts(stage: &Stage<'_>) -> Vec<Attack> {
     let (mesh, me) = (stage.mesh.mesh, HostKey(stage.key.public()).id());
     let signed = |mesh, owner, version, items| FactRecord::sign(&stage.key, mesh, owner, version, items);
     let said = |mesh, owner, version| whole(signed(mesh, owner, version, Items::default()));
-    let items =
-        |items: &[&[u8]]| whole(signed(mesh, me, version, items.iter().copied().collect::<Items>()));
+    let items = |items: &[&[u8]]| whole(signed(mesh, me, version, items.iter().copied().collect::<Items>()));
     let late = FactVersion { boot: u64::MAX, sequence: 1 };
     let many = Items::new((0..=8192u32).map(|n| n.to_be_bytes().to_vec()).collect());
     let head = |owner| FactHead { mesh, owner, version, items: Items::default().digest() };

@@ -136,7 +136,8 @@ async fn write(speaker: Speaker, hello: Hello, mut told: mpsc::Receiver<Message>
         return;
     }
     loop {
-        let next = told.try_recv().ok().or_else(|| speaker.engine.store.next_message(speaker.host, speaker.id));
+        let next =
+            told.try_recv().ok().or_else(|| speaker.engine.store.next_message(speaker.host, speaker.id));
         let message = match next {
             Some(message) => message,
             None => tokio::select! {

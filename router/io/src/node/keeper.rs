@@ -81,9 +81,7 @@ fn stored(record: &ToStore) -> StoredRecord {
         ToStore::FactsGone(host) => StoredRecord::FactsGone(*host),
         ToStore::Record(record) => match record {
             AnyRecord::Roster(held) => StoredRecord::Roster(held.record.key.id(), held.signed.clone()),
-            AnyRecord::Decision(held) => {
-                StoredRecord::Decision(held.record.key.clone(), held.signed.clone())
-            }
+            AnyRecord::Decision(held) => StoredRecord::Decision(held.record.key.clone(), held.signed.clone()),
             AnyRecord::Facts(said) => StoredRecord::Facts(said.head.owner, said.record.clone()),
         },
     }

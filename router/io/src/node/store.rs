@@ -48,11 +48,7 @@ pub(super) struct Orders {
 
 impl Store {
     /// From what the disk has kept; records that do not hold (any more) are counted and left out.
-    pub(super) fn open(
-        start: Start,
-        mesh_name: &str,
-        drops: Arc<DropCounters>,
-    ) -> Result<Self, StartError> {
+    pub(super) fn open(start: Start, mesh_name: &str, drops: Arc<DropCounters>) -> Result<Self, StartError> {
         let key = HostKey(start.key.public());
         let (mesh, refused) = Mesh::new(start);
         refused.into_iter().for_each(|reason| drops.count(reason));
@@ -195,7 +191,8 @@ impl MeshView {
             next.roster = mesh.roster().records().map(|(host, held)| (host, held.record.clone())).collect();
         }
         if changed.facts {
-            let known = |host, said: &Said| self.facts.get(&host).filter(|f| f.0 == said.head.version).cloned();
+            let known =
+                |host, said: &Said| self.facts.get(&host).filter(|f| f.0 == said.head.version).cloned();
             let facts = mesh.facts().records();
             next.facts =
                 facts.map(|(host, said)| (host, known(host, said).unwrap_or_else(|| shown(said)))).collect();

@@ -150,7 +150,13 @@ impl World {
         world
     }
 
-    fn mesh(&self, n: usize, boot: u64, roster: Vec<Signed<RosterRecord>>, facts: Vec<weft_api::fact::FactRecord>) -> Mesh {
+    fn mesh(
+        &self,
+        n: usize,
+        boot: u64,
+        roster: Vec<Signed<RosterRecord>>,
+        facts: Vec<weft_api::fact::FactRecord>,
+    ) -> Mesh {
         let start = Start {
             key: key(n),
             mesh_key: MeshKey(mesh_key().public()),
@@ -195,7 +201,9 @@ impl World {
         }
         let known: BTreeSet<HostId> = roster.iter().map(|r| r.peek().unwrap().key.id()).collect();
         roster.extend(
-            (0..self.hosts.len()).filter(|n| !known.contains(&id(*n))).map(|n| member(n, 1, Standing::Member)),
+            (0..self.hosts.len())
+                .filter(|n| !known.contains(&id(*n)))
+                .map(|n| member(n, 1, Standing::Member)),
         );
         self.hosts[n].boot += 1;
         self.hosts[n].mesh = self.mesh(n, self.hosts[n].boot, roster, facts);
@@ -218,7 +226,9 @@ impl World {
 
     fn end(&mut self, a: usize, b: usize) {
         if self.sessions.remove(&pair(a, b)).is_some() {
-            for (n, other) in [(a, b), (b, a)].into_iter().filter(|(n, _)| self.hosts[*n].alive).collect::<Vec<_>>() {
+            for (n, other) in
+                [(a, b), (b, a)].into_iter().filter(|(n, _)| self.hosts[*n].alive).collect::<Vec<_>>()
+            {
                 self.event(n, Event::LinkDown(id(other)));
                 self.event(n, Event::Disconnected(id(other)));
                 if self.hosts[n].kept.contains(&id(other)) {
@@ -389,7 +399,8 @@ impl World {
         let alive = self.alive();
         alive.iter().all(|n| {
             let ways = self.hosts[*n].mesh.ways();
-            alive.iter().filter(|o| *o != n).all(|o| ways.contains_key(&id(*o))) && ways.len() == alive.len() - 1
+            alive.iter().filter(|o| *o != n).all(|o| ways.contains_key(&id(*o)))
+                && ways.len() == alive.len() - 1
         })
     }
 
@@ -399,7 +410,10 @@ impl World {
             let links: Vec<usize> = host.mesh.neighbours().map(|h| self.ids[&h]).collect();
             format!(
                 "{n}: root {:x}, {} facts, {} ways, neighbours {links:?}, {:?}\n",
-                host.mesh.sums.root(), host.mesh.facts.records().count(), host.mesh.ways().len(), host.counts
+                host.mesh.sums.root(),
+                host.mesh.facts.records().count(),
+                host.mesh.ways().len(),
+                host.counts
             )
         };
         self.alive().iter().map(line).collect()
