@@ -213,7 +213,8 @@ impl Bench<'_> {
         self.host.docker(["run", "--rm", "--network", name, "busybox", "true"]).unwrap();
         self.settled(call);
         self.host.docker(["network", "rm", name]).unwrap();
-        eventually("it is gone", deadline(20.0), || {
+        // If its last container is still seen, it must be seen unused for half a minute.
+        eventually("it is gone", deadline(60.0), || {
             !self.host.exec(["weft", "network", "inspect", name]).ok()
         });
     }
