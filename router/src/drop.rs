@@ -115,8 +115,14 @@ reasons! {
     FloodLimit = "flood_limit",
     /// Says who listens to a multicast group, which this host has noted; no other host has a multicast router that must know.
     MembershipNoted = "membership_noted",
-    /// The source says more of multicast groups than is listened to.
+    /// The source says more of multicast groups, or of its bridge, than is listened to.
     MembershipLimit = "membership_limit",
+    /// A host's question whether bridges of the network are tied together: it ends at the tap.
+    BridgeProbe = "bridge_probe",
+    /// More such questions than are verified.
+    BridgeProbeLimit = "bridge_probe_limit",
+    /// Flooded by a host whose bridge is tied to this one's outside weft: it comes that way too, and would go round for ever.
+    Tied = "tied",
     /// Another host sends more broadcasts and frames for nobody known than are taken of one.
     MemberFloods = "member_floods",
     /// The source MAC moves between hosts too often: frozen where it was (a loop outside, or a forger).

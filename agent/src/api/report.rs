@@ -257,6 +257,12 @@ impl Api {
             let (stays, seen) = (place(stays), place(seen));
             problems.push(format!("network {name}: {mac} sends from {stays} and from {seen} in turn, and is frozen on {stays}: two bridges joined outside weft, or two machines with one MAC"));
         }
+        for (network, hosts) in self.node.tied() {
+            let name = self.book.network(network).map_or_else(|| network.to_string(), |n| n.name);
+            let hosts: Vec<String> = hosts.iter().map(|host| host_name(&view, *host)).collect();
+            let (hosts, bridge) = (hosts.join(", "), network.bridge_name());
+            problems.push(format!("network {name}: its bridge {bridge} is tied outside weft to that of {hosts}, which is a loop, so nothing is flooded between them through the mesh: take a foreign interface out of the bridge (ip link show master {bridge})"));
+        }
         for stray in self.book.strays().into_values() {
             problems.push(format!("Docker's network {}: {}", stray.name, stray.why));
         }

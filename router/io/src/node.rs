@@ -49,11 +49,11 @@ use crate::tap::TapQueue;
 use config::{listen, random};
 use engine::{Engine, Parts};
 use keeper::Keeper;
-use segment::Segments;
+use segment::{Myself, Segments};
 use store::Store;
 
 pub use config::{NodeConfig, Persist, StartError, Stored, StoredRecord};
-pub use segment::Groups;
+pub use segment::{Groups, Tied};
 
 /// Events that wait for the agent; when full streams and wishes to join are refused (`AgentBusy`).
 const EVENT_QUEUE: usize = 256;
@@ -164,7 +164,9 @@ impl Node {
         let (lane, lane_events) = LaneHandle::start(listen(config.listen, config.lanes)?)?;
         let socket = VirtualSocket::new(lane.clone(), Arc::clone(&drops), random()?);
         let endpoint = endpoint::listen(&config.host_key, Arc::clone(&socket)).map_err(settings)?;
-        let segments = Arc::new(Segments::new(lane.clone()));
+        let key = SigningKey::from_seed(*config.host_key.seed());
+        let myself = Myself { mesh: config.mesh.mesh, host: me, key, boot: config.boot_counter };
+        let segments = Arc::new(Segments::new(myself, lane.clone(), Arc::clone(&store), Arc::clone(&drops)));
         let (heard, heard_by_keeper) = mpsc::channel(keeper::QUEUE);
         let (events, events_of_agent) = mpsc::channel(EVENT_QUEUE);
         let engine = Engine::new(Parts {
@@ -185,7 +187,7 @@ impl Node {
         let keeper = Keeper { store, disk: Arc::from(disk), heard: heard_by_keeper, events };
         let tasks = vec![
             tokio::spawn(pump(Arc::clone(&engine), Arc::clone(&segments), lane_events)).abort_handle(),
-            tokio::spawn(listen_around(Arc::clone(&segments))).abort_handle(),
+            tokio::spawn(listen_around(Arc::clone(&segments), Arc::clone(&engine))).abort_handle(),
             tokio::spawn(keeper.run()).abort_handle(),
         ];
         let begins = vec![
@@ -273,6 +275,12 @@ impl Node {
         self.0.segments.groups()
     }
 
+    /// The hosts whose bridges are tied to this host's outside weft.
+    #[must_use]
+    pub fn tied(&self) -> Tied {
+        self.0.segments.tied()
+    }
+
     /// MACs that were lately seen on two hosts in turn, and frozen on one.
     #[must_use]
     pub fn frozen(&self) -> Vec<(NetworkId, Frozen)> {
@@ -337,8 +345,8 @@ impl Drop for Running {
 }
 
 /// Asks and listens on this host's own bridges.
-async fn listen_around(segments: Arc<Segments>) {
-    segments.run().await;
+async fn listen_around(segments: Arc<Segments>, engine: Arc<Engine>) {
+    segments.run(&engine).await;
 }
 
 /// Lane events: QUIC packets go to quinn at once, what concerns bridges to the segments, the rest to the engine.
@@ -348,6 +356,7 @@ async fn pump(engine: Arc<Engine>, segments: Arc<Segments>, mut events: mpsc::Re
             LaneEvent::Bare { from, bytes } => engine.socket.bare(from, bytes),
             LaneEvent::Quic { index, bytes, .. } => engine.socket.enveloped(index, bytes),
             LaneEvent::Groups { network, heard } => segments.heard(network, &heard),
+            LaneEvent::Bridged { network, probe } => segments.bridged(network, &probe),
             LaneEvent::Frozen { network, frozen } => segments.froze(network, frozen),
             event => engine.lane_event(&event),
         }

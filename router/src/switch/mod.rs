@@ -10,6 +10,7 @@ mod memory;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod ties;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,6 +41,8 @@ pub enum Outbound<'t> {
     To(HostId),
     /// A copy to each of these: all that have the network, or those that listen to a group.
     Copies(&'t BTreeSet<HostId>),
+    /// The control side must read it ([`ties::read`]): it came out of another bridge, and goes nowhere.
+    Probe,
     /// The control side must hear what it says of groups ([`group::heard`]); and a copy to each of these.
     Heard(&'t BTreeSet<HostId>),
     /// It asks for the address of another host's endpoint, the one with this MAC: [`answer`] goes back into the tap, and the
@@ -126,6 +129,10 @@ pub fn outbound<'t>(
         Err(reason @ DropReason::AddressNotTheirs) => {
             answer::to_announcement(table, headers).unwrap_or(Outbound::Drop(reason))
         }
+        Err(DropReason::BridgeProbe) => match memory.hear(Some(ties::SOURCE), now) {
+            Ok(()) => Outbound::Probe,
+            Err(reason) => Outbound::Drop(reason),
+        },
         Err(reason) => Outbound::Drop(reason),
     }
 }
@@ -192,6 +199,7 @@ pub fn inbound(
         match table.endpoints.get(&headers.destination) {
             Some(Owner::Host(_)) => Err(DropReason::NotHere),
             Some(Owner::Here) => Ok(Inbound::Deliver),
+            None if table.tied.contains(&from) => Err(DropReason::Tied),
             None => {
                 if !is_awaited(table, memory, headers, now) {
                     memory.flooded_by(from, frames, now)?;
@@ -227,6 +235,9 @@ fn check_source(
     }
     if source == Mac::GATEWAY || destination == Mac::GATEWAY {
         return Err(DropReason::GatewayStays);
+    }
+    if source == ties::SOURCE {
+        return Err(DropReason::BridgeProbe);
     }
     if destination.0[..5] == LINK_LOCAL && destination.0[5] < 0x10 {
         return Err(DropReason::LinkLocal);

@@ -51,6 +51,8 @@ pub struct Table {
     pub endpoints: HashMap<Mac, Owner>,
     /// Whose address is whose, of the same endpoints.
     pub addresses: HashMap<IpAddr, Mac>,
+    /// The other hosts whose bridge is tied to this one's outside weft: nothing is flooded to them or from them.
+    pub tied: BTreeSet<HostId>,
     /// Where each multicast group is listened to, of those that somebody is known to listen to.
     pub groups: HashMap<IpAddr, Members>,
     /// The other hosts that take every group; they are in each of `groups` too.
@@ -78,6 +80,7 @@ impl Table {
             gateways: Vec::new(),
             endpoints: HashMap::new(),
             addresses: HashMap::new(),
+            tied: BTreeSet::new(),
             groups: HashMap::new(),
             every_group: BTreeSet::new(),
             blocks: apart,

@@ -22,6 +22,7 @@ mod fixture;
 mod forged;
 mod fresh_keys;
 mod look;
+mod loops;
 mod multicast;
 mod plugin_abuse;
 mod plugin_kill;

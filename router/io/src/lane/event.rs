@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_api::id::{HostId, NetworkId};
+use weft_api::sign::Signed;
 use weft_router::session::{Path, Remote};
 use weft_router::switch::Frozen;
 use weft_router::switch::group::Heard;
+use weft_router::switch::ties::Probe;
 
 use crate::tables::SendEpoch;
 
@@ -103,6 +105,13 @@ pub enum LaneEvent {
         network: NetworkId,
         /// What; it may be nothing.
         heard: Vec<Heard>,
+    },
+    /// A host's probe came out of the network's bridge here; unverified.
+    Bridged {
+        /// The network.
+        network: NetworkId,
+        /// What it says.
+        probe: Signed<Probe>,
     },
     /// A MAC was seen on two hosts too often, and is frozen on one.
     Frozen {

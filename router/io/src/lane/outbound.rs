@@ -8,7 +8,7 @@ use weft_router::drop::DropReason;
 use weft_router::offload::plain::settle;
 use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
 use weft_router::session::Path as Way;
-use weft_router::switch::{self, Headers, Outbound, Table, group};
+use weft_router::switch::{self, Headers, Outbound, Table, group, ties};
 
 use super::desk::Desk;
 use super::event::LaneEvent;
@@ -136,6 +136,12 @@ impl Sender<'_> {
                 }
                 return Err(reason);
             }
+            Outbound::Probe => {
+                if let Some(probe) = ties::read(frame) {
+                    self.desk.tell_unproven(|| LaneEvent::Bridged { network: self.table.network, probe });
+                }
+                return Err(DropReason::BridgeProbe);
+            }
             Outbound::Heard(hosts) => {
                 let heard = group::heard(&layout, frame).unwrap_or_default();
                 let network = self.table.network;
@@ -178,8 +184,11 @@ impl Sender<'_> {
         };
         match verdict {
             Outbound::To(host) => copy(host),
-            Outbound::Copies(hosts) | Outbound::Heard(hosts) => hosts.iter().copied().for_each(copy),
-            Outbound::Answer(..) | Outbound::Drop(_) => {}
+            Outbound::Copies(hosts) | Outbound::Heard(hosts) => {
+                let tied = &self.table.tied;
+                hosts.iter().copied().filter(|host| !tied.contains(host)).for_each(copy);
+            }
+            Outbound::Answer(..) | Outbound::Probe | Outbound::Drop(_) => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use weft_router::switch::Table;
 
 use super::keys::Live;
 use super::links::Past;
+use super::segment::Tied;
 use super::store::{Orders, Store};
 use super::{NodeEvent, connection};
 use crate::join::Doorman;
@@ -58,6 +59,7 @@ pub(super) struct State {
     pub live: HashMap<ConnectionId, Live>,
     pub tables: Tables,
     pub past: BTreeMap<HostId, Past>,
+    pub tied: Tied,
     /// Nothing new begins.
     pub stopping: bool,
 }
@@ -95,6 +97,7 @@ impl Engine {
             live: HashMap::new(),
             tables: Tables::default(),
             past: BTreeMap::new(),
+            tied: Tied::new(),
             stopping: false,
         };
         Arc::new_cyclic(|itself| Self {
@@ -181,6 +184,7 @@ impl Engine {
             LaneEvent::Bare { .. }
             | LaneEvent::Quic { .. }
             | LaneEvent::Groups { .. }
+            | LaneEvent::Bridged { .. }
             | LaneEvent::Frozen { .. } => {}
         }
     }
@@ -255,7 +259,25 @@ impl Engine {
     /// Replaces the networks that the lane knows.
     pub(super) fn set_networks(&self, networks: Vec<Table>) {
         let mut state = self.lock();
-        state.tables.networks = networks.into_iter().map(|t| (t.network, Arc::new(t))).collect();
+        let tied = |mut table: Table| {
+            table.tied = state.tied.get(&table.network).cloned().unwrap_or_default();
+            (table.network, Arc::new(table))
+        };
+        let networks = networks.into_iter().map(tied).collect();
+        state.tables.networks = networks;
+        self.publish(&state);
+    }
+
+    /// The hosts whose bridges are tied to this one's outside weft.
+    pub(super) fn set_tied(&self, tied: Tied) {
+        let mut state = self.lock();
+        for (id, table) in &mut state.tables.networks {
+            let hosts = tied.get(id).cloned().unwrap_or_default();
+            if table.tied != hosts {
+                Arc::make_mut(table).tied = hosts;
+            }
+        }
+        state.tied = tied;
         self.publish(&state);
     }
 

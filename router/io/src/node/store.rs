@@ -14,6 +14,7 @@ use weft_router::drop::DropCounters;
 use weft_router::mesh::{Action, Changed, Event, Mesh, Said, Start, ToStore, routes};
 use weft_router::session::message::Message;
 use weft_router::session::{ConnectionId, Path};
+use weft_router::switch::ties::Probe;
 
 use super::{MeshView, StartError};
 
@@ -83,6 +84,15 @@ impl Store {
     /// Whether this host is still a member.
     pub(super) fn is_member(&self) -> bool {
         self.lock().mesh.roster().member(self.me).is_some()
+    }
+
+    /// The probe of a bridge, if a member of this mesh signed it.
+    pub(super) fn verify_probe(&self, signed: &Signed<Probe>) -> Option<Probe> {
+        let claimed = signed.peek().ok()?;
+        let inner = self.lock();
+        let (key, mesh) = (inner.mesh.roster().member(claimed.host)?.key, inner.mesh.roster().mesh());
+        drop(inner);
+        signed.verify(&key.0).ok().filter(|probe| probe.mesh == mesh)
     }
 
     /// The member that has this key.
