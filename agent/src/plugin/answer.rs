@@ -208,7 +208,15 @@ impl<W: Wires> Plugin<W> {
         }
         let id = id.ok_or_else(|| Refusal::new("a network of weft needs a range: add --ipam-driver weft"))?;
         let docker = made.docker.as_str().to_owned();
-        self.on_disk(move |book| book.bind(&docker, id)).await.map_err(refusal)?;
+        let bound = self.on_disk(move |book| {
+            // The network has no name yet, so an earlier object of it is one that Docker gave up making and never named.
+            book.docker_ids(id)
+                .iter()
+                .filter(|earlier| **earlier != docker)
+                .try_for_each(|e| book.unbind(e))?;
+            book.bind(&docker, id)
+        });
+        bound.await.map_err(refusal)?;
         made.pools.iter().for_each(|pool| self.book.let_go(pool.range));
         Ok(Response::Done)
     }

@@ -167,8 +167,14 @@ async fn a_network_without_a_name_gets_a_range() {
     assert!(docker.bench.book.is_coming(NetworkId(7)));
     let docker = docker.crash(&[(0, 1)]);
     assert!(docker.bench.book.is_coming(NetworkId(7)), "what Docker was told is on the disk");
+    // Docker has not heard it, and the person tries again: what comes of the first try is nobody's.
+    docker.call("IpamDriver.RequestPool", json!({"AddressSpace": "weft", "Pool": "", "Options": null})).await;
+    let mut again = made("10.33.0.0/16", json!({}));
+    again["NetworkID"] = "f".repeat(64).into();
+    assert_eq!(docker.call("NetworkDriver.CreateNetwork", again).await, json!({}));
+    assert_eq!(docker.bench.book.docker_ids(NetworkId(7)), ["f".repeat(64)]);
     assert_eq!(
-        docker.call("NetworkDriver.DeleteNetwork", json!({"NetworkID": network_id()})).await,
+        docker.call("NetworkDriver.DeleteNetwork", json!({"NetworkID": "f".repeat(64)})).await,
         json!({})
     );
     assert!(docker.bench.book.absent().is_empty(), "the mesh never knew it");
