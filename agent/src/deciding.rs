@@ -36,6 +36,8 @@ const MAX_BODY: usize = 64 << 10;
 pub trait Controller: Send + Sync + 'static {
     /// Its API; each request carries a [`Caller`].
     fn routes(&self) -> Router;
+    /// Whether it decides, beside admitting and removing members.
+    fn decides(&self) -> bool;
     /// Rises when there is something new to spread.
     fn changes(&self) -> watch::Receiver<u64>;
     /// Every decision.
@@ -54,14 +56,14 @@ pub trait Controller: Send + Sync + 'static {
     fn set_addresses(&self, addresses: Vec<SocketAddr>) -> Result<(), ApiError>;
 }
 
-/// Asks whoever decides. Cheap to clone.
+/// Asks whoever decides, or signs. Cheap to clone.
 #[derive(Clone)]
 pub struct Deciding {
     me: HostId,
     node: Node,
     view: watch::Receiver<Arc<MeshView>>,
-    /// The controller's routes, if it is here.
-    here: Option<Router>,
+    /// The controller's routes, if it is here, and whether it decides.
+    here: Option<(Router, bool)>,
     /// What other members may ask: what every host answers, and who decides beside that.
     served: Router,
 }
@@ -69,18 +71,17 @@ pub struct Deciding {
 impl Deciding {
     /// Asks `controller`, or else over `node`. `of_every_host`: what other members may ask of this one, deciding or not.
     pub fn new(me: HostId, node: Node, controller: Option<&dyn Controller>, of_every_host: Router) -> Self {
-        let (view, here) = (node.view(), controller.map(Controller::routes));
-        let beside = here.clone().unwrap_or_else(|| Router::new().fallback(async || answer(not_deciding())));
+        let (view, here) = (node.view(), controller.map(|c| (c.routes(), c.decides())));
+        let beside = here.clone().map_or_else(Router::new, |(routes, _)| routes);
+        let beside = beside.fallback(async || answer(not_deciding()));
         Self { me, node, view, here, served: of_every_host.fallback_service(beside) }
     }
 
     /// Who decides, and its name; `None` if nobody is known to.
     #[must_use]
     pub fn who(&self) -> Option<(HostId, String)> {
-        let view = self.view.borrow();
-        let host = decider(&view)?;
-        let name = view.roster.get(&host).map_or_else(|| host.to_string(), |record| record.name.clone());
-        Some((host, name))
+        let host = self.decider()?;
+        Some((host, self.name(host)))
     }
 
     /// Passes a request on and its answer back.
@@ -153,6 +154,7 @@ impl Deciding {
         }
     }
 
+    /// Members and tokens are any signer's affair; all else is who decides'.
     async fn ask(
         &self,
         method: Method,
@@ -160,28 +162,73 @@ impl Deciding {
         body: Bytes,
         caller: Caller,
     ) -> Result<(StatusCode, Bytes), ApiError> {
-        if let Some(routes) = &self.here {
+        if !is_signers(&method, path) {
+            let who = self.decider().ok_or_else(nobody_known)?;
+            return self.ask_one(who, &method, path, &body, caller).await;
+        }
+        // A token is known to the signer that made it only, so who does not know it is not the last that is asked.
+        let (mut unknown, mut away) = (None, None);
+        for signer in self.signers() {
+            match self.ask_one(signer, &method, path, &body, caller).await {
+                Ok(answer) if answer.0 == StatusCode::NOT_FOUND => unknown = unknown.or(Some(answer)),
+                Ok(answer) => return Ok(answer),
+                Err(why) => away = away.or(Some(why)),
+            }
+        }
+        match (away, unknown) {
+            (Some(why), _) => Err(why),
+            (None, Some(answer)) => Ok(answer),
+            (None, None) => Err(nobody_known()),
+        }
+    }
+
+    /// Who decides; this host, if it does.
+    fn decider(&self) -> Option<HostId> {
+        match self.here {
+            Some((_, true)) => Some(self.me),
+            _ => decider(&self.view.borrow()),
+        }
+    }
+
+    /// Who may be asked to sign: who decides, this host, the others.
+    fn signers(&self) -> Vec<HostId> {
+        let here = self.here.as_ref().map(|_| self.me);
+        let mut signers: Vec<HostId> = self.decider().into_iter().chain(here).collect();
+        for record in self.view.borrow().roster.values() {
+            let signs = record.roles.signer && record.standing == Standing::Member;
+            if signs && !signers.contains(&record.key.id()) {
+                signers.push(record.key.id());
+            }
+        }
+        signers.dedup();
+        signers
+    }
+
+    async fn ask_one(
+        &self,
+        host: HostId,
+        method: &Method,
+        path: &str,
+        body: &Bytes,
+        caller: Caller,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
+        if let Some((routes, _)) = self.here.as_ref().filter(|_| host == self.me) {
             let request = Request::builder()
                 .method(method)
                 .uri(path)
                 .header(header::CONTENT_TYPE, "application/json")
-                .body(Body::from(body))
+                .body(Body::from(body.clone()))
                 .map_err(|e| internal(&e.to_string()))?;
             let response = call(routes.clone(), request, caller).await;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             return Ok((status, body.map_err(|e| internal(&e.to_string()))?.to_bytes()));
         }
-        let (host, name) = self.who().ok_or_else(|| {
-            ApiError::new(
-                ErrorKind::Unavailable,
-                "this host does not know yet who decides for the mesh: wait until it has reached another member (weft hosts)",
-            )
-        })?;
+        let name = self.name(host);
+        let does = if self.decider() == Some(host) { "decides" } else { "signs" };
         let away = |why: &dyn std::fmt::Display| {
-            let sentence = format!(
-                "{name} decides for this mesh and cannot be asked ({why}): try again when it is back"
-            );
+            let sentence =
+                format!("{name} {does} for this mesh and cannot be asked ({why}): try again when it is back");
             ApiError::new(ErrorKind::Unavailable, sentence)
         };
         let asked = async {
@@ -190,7 +237,7 @@ impl Deciding {
                 StreamError::NotAMember(_) => away(&"it is no member"),
                 other => away(&other),
             })?;
-            exchange(stream, method, path, body).await.map_err(|e| match e {
+            exchange(stream, method.clone(), path, body.clone()).await.map_err(|e| match e {
                 ExchangeError::Broken(_) => away(&"the connection broke"),
                 other => away(&other),
             })
@@ -199,6 +246,18 @@ impl Deciding {
             .await
             .unwrap_or_else(|_| Err(away(&format!("no answer within {} s", PATIENCE.as_secs()))))
     }
+
+    fn name(&self, host: HostId) -> String {
+        self.view.borrow().roster.get(&host).map_or_else(|| host.to_string(), |record| record.name.clone())
+    }
+}
+
+/// Whether a signer that does not decide can answer this.
+fn is_signers(method: &Method, path: &str) -> bool {
+    path.starts_with(path::TOKENS)
+        || path == path::JOIN
+        || path == path::GOODBYE
+        || (method == Method::DELETE && path.starts_with(path::HOSTS))
 }
 
 /// The host that decides: as it says itself, else the member that may.
@@ -221,6 +280,11 @@ pub fn answer(error: ApiError) -> Response {
 
 async fn call(routes: Router, request: Request, caller: Caller) -> Response {
     routes.layer(Extension(caller)).oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+fn nobody_known() -> ApiError {
+    let sentence = "this host does not know yet who decides for the mesh: wait until it has reached another member (weft hosts)";
+    ApiError::new(ErrorKind::Unavailable, sentence)
 }
 
 fn not_deciding() -> ApiError {

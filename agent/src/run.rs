@@ -262,7 +262,9 @@ fn with_own_decisions(mut stored: Stored, controller: Option<&dyn Controller>) -
     let Some(controller) = controller else { return stored };
     spread::hear(controller, &view_of(&stored));
     stored.roster = controller.roster();
-    stored.decisions = controller.decisions();
+    if controller.decides() {
+        stored.decisions = controller.decisions();
+    }
     stored
 }
 

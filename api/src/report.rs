@@ -77,6 +77,8 @@ pub struct Host {
     pub founder: bool,
     /// May sign decisions.
     pub controller: bool,
+    /// Holds the mesh key: admits and removes members.
+    pub signer: bool,
     /// Can be reached.
     pub reachable: bool,
     /// Where it says that it can be reached.

@@ -62,12 +62,12 @@ pub async fn init(state: &StateDir, admin: &Admin, args: Init) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The controller of this host, if it founded its mesh.
+/// The controller of this host, if it founded its mesh or signs for it.
 pub fn controller(
     state: &StateDir,
     identity: &Identity,
 ) -> anyhow::Result<Option<Arc<dyn deciding::Controller>>> {
-    if !identity.founder {
+    if !identity.founder && !identity.signer {
         return Ok(None);
     }
     let keys = ControllerKeys { mesh_key: state.mesh_key()?, host_key: state.host_key()? };
@@ -174,6 +174,10 @@ struct Here(Controller);
 impl deciding::Controller for Here {
     fn routes(&self) -> axum::Router {
         self.0.routes()
+    }
+
+    fn decides(&self) -> bool {
+        self.0.decides()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use weft_client::Admin;
 
-use crate::args::{Args, Command, HostCommand, MeshCommand, NetworkCommand, TokenCommand};
+use crate::args::{Args, Command, HostCommand, MeshCommand, MeshKeyCommand, NetworkCommand, TokenCommand};
 
 /// What a command ends with when nothing went wrong in doing it: `weft status` says 1 of a mesh that is not well.
 type Done = anyhow::Result<ExitCode>;
@@ -78,6 +78,8 @@ async fn run(args: Args) -> Done {
         Command::Token(TokenCommand::Ls(format)) => token::list(&admin, format.json).await,
         Command::Token(TokenCommand::Rm { ids }) => token::remove(&admin, &ids).await,
         Command::Mesh(MeshCommand::Rekey { all }) => mesh::rekey(&admin, all).await,
+        Command::Mesh(MeshCommand::Key(MeshKeyCommand::Export(args))) => mesh::export(&state, &args),
+        Command::Mesh(MeshCommand::Key(MeshKeyCommand::Import(args))) => mesh::import(&state, &args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "weft", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

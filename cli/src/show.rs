@@ -91,10 +91,11 @@ fn host_table(hosts: &Vec<Host>) -> String {
             (false, true) => "reachable",
             (false, false) => "unreachable",
         };
-        let role = match (host.founder, host.controller) {
-            (true, _) => "founder",
-            (false, true) => "controller",
-            (false, false) => "member",
+        let role = match host {
+            Host { founder: true, .. } => "founder",
+            Host { controller: true, .. } => "controller",
+            Host { signer: true, .. } => "signer",
+            _ => "member",
         };
         table.row([
             host.name.clone(),
@@ -244,6 +245,7 @@ mod tests {
             this,
             founder: this,
             controller: this,
+            signer: this,
             reachable: this,
             addresses: vec!["192.0.2.1:6783".parse().unwrap()],
             endpoints: 3,

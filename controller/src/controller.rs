@@ -124,13 +124,27 @@ impl Controller {
         Ok(Self::start(keys, clock, &mesh, store, state))
     }
 
-    /// Opens what [`Controller::found`] made.
+    /// Makes another signer of a mesh that exists: a file with the roster as this host knows it, whole or not at all.
+    pub fn appoint(
+        dir: &Path,
+        keys: ControllerKeys,
+        mesh: MeshRecord,
+        roster: Vec<RosterRecord>,
+        clock: Clock,
+    ) -> Result<Self, FoundError> {
+        let command = Command::Appoint { mesh: mesh.clone(), roster, key: HostKey(keys.host_key.public()) };
+        let events = State::default().decide(&World { now: clock(), ..World::default() }, command)?;
+        let (store, state) = Store::create(dir, mesh.mesh, &events)?;
+        Ok(Self::start(keys, clock, &mesh, store, state))
+    }
+
+    /// Opens what [`Controller::found`] or [`Controller::appoint`] made.
     pub fn open(dir: &Path, keys: ControllerKeys, clock: Clock) -> Result<Self, OpenError> {
         let (store, state) = Store::open(dir, mesh_of(&keys))?;
         let host = HostKey(keys.host_key.public());
         let other = || OpenError::OtherHost { dir: dir.display().to_string(), host: host.id() };
         let mesh = state.mesh().ok_or_else(other)?.clone();
-        if !state.record(&host).is_some_and(|record| record.roles.controller && record.roles.signer) {
+        if !state.record(&host).is_some_and(|record| record.roles.signer) {
             return Err(other());
         }
         Ok(Self::start(keys, clock, &mesh, store, state))
@@ -143,11 +157,19 @@ impl Controller {
         Self(Arc::new(Inner { keys, mesh: mesh.mesh, clock, core, changes }))
     }
 
-    /// The API: POST and DELETE of networks, tokens and hosts, GET of tokens, POST of blocks, join and goodbye. Each request
+    /// The API: of who decides POST and DELETE of networks, tokens and hosts, GET of tokens, POST of blocks, join and goodbye; of another signer what
+    /// concerns tokens, hosts, join and goodbye. Each request
     /// must carry an `Extension` of [`weft_api::request::Caller`]. Answers are the noun in JSON, or 204 without a body, or an
     /// [`ApiError`] with its status.
     pub fn routes(&self) -> axum::Router {
         routes::routes(self.clone())
+    }
+
+    /// Whether it decides, beside admitting and removing members.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        let me = HostKey(self.0.keys.host_key.public());
+        self.read(|state| state.record(&me).is_some_and(|record| record.roles.controller))
     }
 
     /// Rises whenever [`Controller::decisions`] or [`Controller::roster`] says something new.
@@ -208,8 +230,11 @@ impl Controller {
         self.run(command, |_, events| events.len())
     }
 
-    /// Where this host can be reached from now on, so that others know where to ask.
+    /// Where this host can be reached from now on, so that others know where to ask; ignored where nothing is decided.
     pub fn set_addresses(&self, addresses: Vec<SocketAddr>) -> Result<(), ApiError> {
+        if !self.decides() {
+            return Ok(());
+        }
         let host = HostKey(self.0.keys.host_key.public()).id();
         self.run(Command::Place { host, addresses }, |_, _| ())
     }

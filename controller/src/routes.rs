@@ -26,14 +26,16 @@ type Asked = (State<Controller>, Option<Extension<Caller>>);
 
 pub(crate) fn routes(controller: Controller) -> Router {
     let named = |path: &str, what: &str| format!("{path}/{{{what}}}");
-    Router::new()
+    let decisions = Router::new()
         .route(path::NETWORKS, post(create_network))
         .route(&named(path::NETWORKS, "name"), delete(remove_network))
         .route(path::RANGES, post(hold_range))
+        .route(path::BLOCKS, post(grant_block));
+    let decisions = if controller.decides() { decisions } else { Router::new() };
+    decisions
         .route(path::TOKENS, get(list_tokens).post(new_token))
         .route(&named(path::TOKENS, "id"), delete(remove_token))
         .route(&named(path::HOSTS, "name"), delete(remove_host))
-        .route(path::BLOCKS, post(grant_block))
         .route(path::JOIN, post(join))
         .route(path::GOODBYE, post(goodbye))
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -199,6 +199,7 @@ impl Api {
             this: id == self.identity.id(),
             founder: record.roles.founder,
             controller: record.roles.controller,
+            signer: record.roles.signer,
             reachable: self.reaches(view, id),
             addresses: items
                 .iter()

@@ -23,6 +23,9 @@ pub struct Identity {
     pub key: HostKey,
     /// It made the mesh, signs and decides.
     pub founder: bool,
+    /// It holds the mesh key too, and admits and removes members, but decides nothing else.
+    #[serde(default)]
+    pub signer: bool,
     /// The UDP port.
     pub port: u16,
     /// Where others can reach it, if not at the addresses of its interfaces.
@@ -36,7 +39,18 @@ impl Identity {
     #[must_use]
     pub fn new(mesh: MeshRecord, mesh_key: MeshKey, host: String, key: HostKey, port: u16) -> Self {
         let (advertise, dial) = (Vec::new(), Vec::new());
-        Self { format: FORMAT, mesh, mesh_key, host, key, founder: false, port, advertise, dial }
+        Self {
+            format: FORMAT,
+            mesh,
+            mesh_key,
+            host,
+            key,
+            founder: false,
+            signer: false,
+            port,
+            advertise,
+            dial,
+        }
     }
 
     /// This host.

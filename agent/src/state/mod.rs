@@ -4,6 +4,7 @@
 mod file;
 mod identity;
 pub mod ledger;
+pub mod sealed;
 #[cfg(test)]
 mod tests;
 
@@ -134,7 +135,7 @@ impl StateDir {
         if !self.has(ledger::FILE) {
             return Err(self.half_written(ledger::FILE));
         }
-        if identity.founder {
+        if identity.founder || identity.signer {
             let mesh_key = self.mesh_key()?;
             if MeshKey(mesh_key.public()).id() != identity.mesh.mesh {
                 return Err(self.mixed_up("mesh.key is another mesh's than the one in mesh.json"));
@@ -170,7 +171,7 @@ impl StateDir {
         }
     }
 
-    /// The key that signs the roster; on a founder only.
+    /// The key that signs the roster; on the founder and other signers only.
     pub fn mesh_key(&self) -> Result<SigningKey, StateError> {
         self.read_key(MESH_KEY)?.ok_or_else(|| self.half_written(MESH_KEY))
     }
@@ -178,6 +179,17 @@ impl StateDir {
     /// Makes the key that will sign the roster.
     pub fn new_mesh_key(&self) -> Result<SigningKey, StateError> {
         self.new_key(MESH_KEY)
+    }
+
+    /// Takes the key that signs the roster from another host. `controller.redb` of an attempt that was cut off is removed.
+    pub fn take_mesh_key(&self, key: &SigningKey) -> Result<(), StateError> {
+        match std::fs::remove_file(self.path.join(CONTROLLER)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(self.io(CONTROLLER, source));
+            }
+            _ => {}
+        }
+        self.write(MESH_KEY, format!("{}\n", HostKey(*key.seed())).as_bytes())
     }
 
     /// Makes the file of what this host must remember.

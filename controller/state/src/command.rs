@@ -27,6 +27,15 @@ pub enum Command {
         /// Where the founder can be asked.
         addresses: Vec<SocketAddr>,
     },
+    /// Begin as another signer of a mesh that exists.
+    Appoint {
+        /// What every member agrees on.
+        mesh: MeshRecord,
+        /// The roster as this host knows it.
+        roster: Vec<RosterRecord>,
+        /// This host.
+        key: HostKey,
+    },
     /// The deciding host can be asked here from now on.
     Place {
         /// The deciding host.

@@ -32,6 +32,7 @@ impl State {
     pub fn decide(&self, world: &World, command: Command) -> Result<Vec<Event>, Refusal> {
         match command {
             Command::Found { mesh, key, name, addresses } => self.found(mesh, key, name, addresses),
+            Command::Appoint { mesh, roster, key } => self.appoint(mesh, roster, key),
             Command::Place { host, addresses } => self.place(host, addresses),
             Command::NewToken { id, key, once, valid_secs } => {
                 self.new_token(world.now, id, key, once, valid_secs)

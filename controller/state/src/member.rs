@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-use weft_api::id::{HostId, HostKey};
+use weft_api::id::{HostId, HostKey, NetworkId};
 use weft_api::network::check_host_name;
 use weft_api::request::Goodbye;
 use weft_api::roster::{MeshRecord, Roles, RosterRecord, Standing};
@@ -41,6 +41,24 @@ impl State {
         let mut events = vec![Event::Founded(mesh), Event::Enrolled(record)];
         events.extend(self.place(key.id(), addresses)?);
         Ok(events)
+    }
+
+    /// The first events of a signer that has not founded its mesh: its own record says what it is from now on.
+    pub(crate) fn appoint(
+        &self,
+        mesh: MeshRecord,
+        roster: Vec<RosterRecord>,
+        key: HostKey,
+    ) -> Result<Vec<Event>, Refusal> {
+        if let Some(mesh) = self.mesh() {
+            return Err(Refusal::AlreadyFounded(mesh.name.clone()));
+        }
+        let own = roster.iter().find(|r| r.key == key && r.standing == Standing::Member);
+        let own = own.ok_or(Refusal::NotAMember)?.clone();
+        let roles = Roles { signer: true, ..own.roles };
+        let own = RosterRecord { serial: own.serial + u64::from(roles != own.roles), roles, ..own };
+        let others = roster.into_iter().filter(|r| r.key != key);
+        Ok(std::iter::once(Event::Founded(mesh)).chain(others.chain([own]).map(Event::Enrolled)).collect())
     }
 
     pub(crate) fn place(&self, host: HostId, mut addresses: Vec<SocketAddr>) -> Result<Vec<Event>, Refusal> {
@@ -135,27 +153,32 @@ impl State {
     }
 
     fn remove(&self, record: &RosterRecord) -> Result<Vec<Event>, Refusal> {
-        if record.roles.founder || record.roles.controller || record.roles.signer {
+        if record.roles.founder || record.roles.controller {
             return Err(Refusal::Founder(record.name.clone()));
         }
         let removed =
             RosterRecord { serial: record.serial + 1, standing: Standing::Removed, ..record.clone() };
-        let id = record.key.id();
-        let returned = self.networks().flat_map(|network| {
-            self.blocks(network.id)
-                .filter(|(_, owner)| *owner == id)
-                .map(|(block, _)| (DecisionKey::Block(network.id, block), None))
-        });
         let mut events = vec![Event::Enrolled(removed)];
-        events.extend(self.decide_all(returned));
+        events.extend(self.decide_all(self.blocks_back(&[record.key.id()])));
         Ok(events)
     }
 
+    /// The blocks of hosts that are members no more.
+    fn blocks_back(&self, gone: &[HostId]) -> Vec<(DecisionKey, Option<DecisionBody>)> {
+        let of_one = |network: NetworkId| {
+            self.blocks(network)
+                .filter(|(_, owner)| gone.contains(owner))
+                .map(move |(block, _)| (DecisionKey::Block(network, block), None))
+        };
+        self.networks().flat_map(|network| of_one(network.id)).collect()
+    }
+
     /// What the mesh knows better than a store that was restored from a backup: newer records by the roster's own rule
-    /// (`removed` is final, else the higher serial), decisions by their revision.
+    /// (`removed` is final, else the higher serial), decisions by their revision. Whom another signer has removed gives its
+    /// blocks back.
     pub(crate) fn hear(&self, roster: Vec<RosterRecord>, decisions: Vec<Decision>) -> Vec<Event> {
         let Some(mesh) = self.mesh() else { return Vec::new() };
-        let records = roster
+        let records: Vec<RosterRecord> = roster
             .into_iter()
             .filter(|heard| heard.mesh == mesh.mesh)
             .filter(|heard| match self.record(&heard.key) {
@@ -163,8 +186,8 @@ impl State {
                 Some(ours) if ours.standing == heard.standing => heard.serial > ours.serial,
                 Some(ours) => ours.standing == Standing::Member,
             })
-            .map(Event::Enrolled);
-        let decisions = decisions
+            .collect();
+        let decisions: Vec<Event> = decisions
             .into_iter()
             .filter(|heard| heard.mesh == mesh.mesh)
             .filter(|heard| self.decided(&heard.key).is_none_or(|ours| ours.revision < heard.revision))
@@ -172,8 +195,14 @@ impl State {
             .filter(|heard| {
                 heard.body.is_some() || self.decided(&heard.key).is_some() || heard.revision > self.revision()
             })
-            .map(|heard| Event::Decided { revision: heard.revision, key: heard.key, body: heard.body });
-        records.chain(decisions).collect()
+            .map(|heard| Event::Decided { revision: heard.revision, key: heard.key, body: heard.body })
+            .collect();
+        // Decisions of ours that were forgotten come first: what is decided then is newer.
+        let gone: Vec<HostId> =
+            records.iter().filter(|r| r.standing == Standing::Removed).map(|r| r.key.id()).collect();
+        let back = if decisions.is_empty() { self.blocks_back(&gone) } else { Vec::new() };
+        let back = self.decide_all(back);
+        records.into_iter().map(Event::Enrolled).chain(decisions).chain(back).collect()
     }
 
     fn has_member_named(&self, name: &str) -> bool {

@@ -4,4 +4,5 @@
 
 mod desk;
 mod http;
+mod signer;
 mod store;

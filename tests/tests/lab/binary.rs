@@ -20,7 +20,9 @@ fn it_is_static_and_runs_in_an_empty_container() {
     let version = host.docker(["run", "--rm", "--network", "none", "empty", "/weft", "--version"]).unwrap();
     assert!(version.starts_with("weft "), "{version}");
     let help = host.docker(["run", "--rm", "--network", "none", "empty", "/weft", "--help"]).unwrap();
-    for command in ["init", "join", "up", "leave", "status", "hosts", "links", "ps", "network", "token"] {
+    for command in
+        ["init", "join", "up", "leave", "status", "hosts", "links", "ps", "network", "token", "mesh"]
+    {
         assert!(help.contains(command), "{command} is missing in:\n{help}");
     }
 }

@@ -31,6 +31,7 @@ mod random_commands;
 mod reboot;
 mod refusals;
 mod resilience;
+mod second_signer;
 mod separation;
 mod service;
 mod truth;
