@@ -193,6 +193,8 @@ reasons! {
     ConnectionGone = "connection_gone",
     /// More connections with one host than are kept; the least useful was closed.
     ConnectionsTooMany = "connections_too_many",
+    /// A frame for a host without a session, while too many sessions are there on demand.
+    SessionsTooMany = "sessions_too_many",
     /// A control message that cannot be read, is too long, or comes out of turn.
     MessageGarbled = "message_garbled",
     /// The peer seals with another suite than the mesh has.

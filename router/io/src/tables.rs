@@ -78,6 +78,8 @@ pub struct SendEpoch {
     index: u32,
     key: SealKey,
     counters: [AtomicU64; MAX_LANES],
+    /// Frames were sealed with it since it was asked last.
+    carried: AtomicBool,
     /// Bits: lanes that the peer hears, and lanes that had frames for it since that was last found out.
     heard: AtomicU64,
     wanted: AtomicU64,
@@ -95,6 +97,7 @@ impl SendEpoch {
             index,
             key,
             counters: [const { AtomicU64::new(0) }; MAX_LANES],
+            carried: AtomicBool::new(false),
             heard: AtomicU64::new(1),
             wanted: AtomicU64::new(0),
             path: ArcSwapOption::from_pointee(path),
@@ -172,6 +175,17 @@ impl SendEpoch {
 
     pub(crate) fn key(&self) -> &SealKey {
         &self.key
+    }
+
+    pub(crate) fn carry(&self) {
+        if !self.carried.load(Ordering::Relaxed) {
+            self.carried.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether frames were sealed with it since this was asked last.
+    pub(crate) fn take_carried(&self) -> bool {
+        self.carried.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn count_sent(&self, datagrams: u64, bytes: u64) {

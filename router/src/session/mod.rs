@@ -13,6 +13,7 @@
 //! | `relays` | which neighbours may relay to whom |
 //! | [`probe`] | the three-way echo |
 //! | [`message`] | the bytes of the control stream |
+//! | `need` | which sessions are kept, which end when idle |
 //! | `notice` | how many notices are sent |
 
 mod connection;
@@ -20,6 +21,7 @@ mod dialling;
 mod indexes;
 mod lanes;
 pub mod message;
+mod need;
 mod notice;
 mod path;
 mod paths;
@@ -48,6 +50,7 @@ pub use connection::{CONFIRM_INTERVAL, DOWN_AFTER, PROBE_INTERVAL, SUSPECT_AFTER
 pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
 pub use path::{Path, Remote, StreamId};
 pub use paths::{COMPARE_INTERVAL, MAX_PATHS, PATH_LINGER, SEARCH_INTERVAL};
+pub use need::{IDLE_AFTER, MAX_ON_DEMAND};
 pub use peer::{KEYS_LINGER, MAX_CONNECTIONS};
 pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey, Share};
 
@@ -91,6 +94,10 @@ pub enum Event<'a> {
     Moved(u32, SocketAddr, usize),
     /// The best first hops to members that are not linked directly, as far as facts tell.
     Routes(&'a BTreeMap<HostId, HostId>),
+    /// With whom sessions are kept; until it is said, with everybody.
+    Keep(&'a BTreeSet<HostId>),
+    /// Frames go to this host, or wait to.
+    Wanted(HostId),
     /// The first authentic envelope under our index.
     FirstAuthentic(u32),
     /// An envelope from there had an index that nobody here knows.
@@ -180,6 +187,8 @@ pub enum Why {
     Itself = 9,
     /// More connections with one host than are kept.
     TooMany = 10,
+    /// Nothing needed it any more.
+    Idle = 11,
 }
 
 impl Why {
@@ -188,9 +197,9 @@ impl Why {
     pub fn from_code(code: u64) -> Option<Self> {
         use Why::{
             CipherDiffers, Garbled, GivenUp, Goodbye, Itself, NotAMember, Restarted, Silent, Superseded,
-            TooMany,
+            TooMany, Idle,
         };
-        [Superseded, Restarted, NotAMember, Silent, GivenUp, CipherDiffers, Garbled, Goodbye, Itself, TooMany]
+        [Superseded, Restarted, NotAMember, Silent, GivenUp, CipherDiffers, Garbled, Goodbye, Itself, TooMany, Idle]
             .into_iter()
             .find(|w| *w as u64 == code)
     }
@@ -226,6 +235,8 @@ pub struct Sessions {
     connections: u64,
     started: bool,
     peers: BTreeMap<HostId, Peer>,
+    /// Sessions with these are kept; nothing: with everybody.
+    kept: Option<BTreeSet<HostId>>,
     notices: NoticeLimit,
     relays: Relays,
 }
@@ -243,6 +254,7 @@ impl Sessions {
             connections: 0,
             started: false,
             peers: BTreeMap::new(),
+            kept: None,
             notices: NoticeLimit::default(),
             relays: Relays::default(),
         }
@@ -284,6 +296,8 @@ impl Sessions {
                 self.with(now, actions, owner, |peer, scene| peer.moved(scene, Path::Udp(from), len));
             }
             Event::Routes(routes) => self.relays.set_routes(routes),
+            Event::Keep(hosts) => self.keep(now, hosts),
+            Event::Wanted(host) => self.want(now, host, actions),
             Event::FirstAuthentic(index) => {
                 let owner = self.owner(|c| c.epochs.opens(index));
                 self.with(now, actions, owner, |peer, scene| {
@@ -342,6 +356,7 @@ impl Sessions {
     }
 
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.end_idle(now, actions);
         let due: Vec<HostId> = self
             .peers
             .values()
@@ -380,6 +395,9 @@ impl Sessions {
         for host in members.iter().filter(|h| **h != self.me) {
             let started = self.started;
             self.peers.entry(*host).or_insert_with(|| Peer::new(now, *host, started));
+        }
+        if let Some(kept) = self.kept.take() {
+            self.keep(now, &kept);
         }
         self.started = true;
     }

@@ -8,6 +8,7 @@ use weft_api::roster::Cipher;
 
 use super::connection::{Connection, Stage};
 use super::dialling::{Dialling, Jitter};
+use super::need::Need;
 use super::indexes::Indexes;
 use super::lanes::{LaneProbe, Lanes, Step};
 use super::paths::{Heard, Paths};
@@ -73,6 +74,7 @@ pub(super) struct Peer {
     pub relays: Vec<Path>,
     pub used: Option<ConnectionId>,
     pub up: bool,
+    pub need: Need,
     /// The session in use should be replaced by a new one.
     renew: bool,
     /// A notice said that this connection is unknown to the peer; its probe must be answered before then.
@@ -97,6 +99,7 @@ impl Peer {
             relays: Vec::new(),
             used: None,
             up: false,
+            need: Need::default(),
             renew: false,
             suspicion: None,
             notices_from: Duration::ZERO,
@@ -121,6 +124,7 @@ impl Peer {
         dialled: Option<bool>,
         index: u32,
     ) {
+        self.need.use_it(scene.now);
         self.make_room(scene);
         let mut connection = Connection::new(id, path, dialled.is_some(), Stage::Greeting, scene.now);
         connection.epochs.open(scene.now, index);
@@ -290,8 +294,10 @@ impl Peer {
             [Some(c.ends()), c.next_probe(self.lower), c.epochs.next_wake(c.works()), lanes]
         });
         let dial = if self.wants_dial() { self.dialling.next() } else { None };
+        let dial = dial.filter(|at| self.need.holds(*at));
+        let idle = self.need.ends().filter(|_| !self.connections.is_empty());
         let paths = self.paths.next_wake(self.lower);
-        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths];
+        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths, idle];
         connections.chain(rest).flatten().min()
     }
 
@@ -435,7 +441,7 @@ impl Peer {
     }
 
     fn dial(&mut self, scene: &mut Scene<'_>) {
-        if !self.wants_dial() {
+        if !self.wants_dial() || !self.need.holds(scene.now) {
             return;
         }
         let pending: Vec<Path> =

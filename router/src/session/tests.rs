@@ -4,6 +4,7 @@ mod keys;
 mod rekey;
 mod topologies;
 mod underlay;
+mod need;
 mod world;
 
 use std::collections::BTreeSet;
@@ -187,11 +188,11 @@ fn connections_of_one_host_are_bounded() {
 
 #[test]
 fn codes_go_round() {
-    for code in 1..=10 {
+    for code in 1..=11 {
         assert_eq!(Why::from_code(code).map(|w| w as u64), Some(code));
     }
     assert_eq!(Why::from_code(0), None);
-    assert_eq!(Why::from_code(11), None);
+    assert_eq!(Why::from_code(12), None);
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use weft_api::id::{HostId, NetworkId};
 use weft_api::sign::Signed;
@@ -20,6 +20,9 @@ pub const EVENT_QUEUE: usize = 2048;
 pub const MAX_QUIC_LEN: usize = 2048;
 /// Commands that wait for the lane; when full `send_sealed` says so, and it is counted (`CommandQueueFull`).
 pub const COMMAND_QUEUE: usize = 1024;
+
+/// So often a lane says that a host without a session is wanted.
+pub const WANTED_EVERY: Duration = Duration::from_millis(250);
 
 /// A chunk of the control side, to be sealed by the lane.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,6 +55,11 @@ pub(crate) struct Command {
 /// What the lane tells the control side.
 #[derive(Debug)]
 pub enum LaneEvent {
+    /// A frame for a host without a session; told again while there is none, not oftener than each [`WANTED_EVERY`].
+    Wanted {
+        /// The host.
+        host: HostId,
+    },
     /// A QUIC packet outside an envelope.
     Bare {
         /// Its sender, unproven.

@@ -1,5 +1,6 @@
 //! From the taps to the mesh: read, decide, cut or pack, seal into the train of the peer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use weft_router::session::Path as Way;
 use weft_router::switch::{self, Headers, Outbound, Table, group, ties};
 
 use super::desk::Desk;
-use super::event::LaneEvent;
+use super::event::{LaneEvent, WANTED_EVERY};
 use super::port::{Port, write_own};
 use super::sockets::MAX_LANES;
 use super::train::{CAPACITY, Train};
@@ -36,7 +37,12 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn new(lane: u8) -> Self {
         Self {
-            trains: Trains { open: Vec::with_capacity(MAX_TRAINS), spare: Vec::new(), latest: 0 },
+            trains: Trains {
+                open: Vec::with_capacity(MAX_TRAINS),
+                spare: Vec::new(),
+                latest: 0,
+                wanted: BTreeMap::new(),
+            },
             merge: Merge::new(),
             buffer: vec![0; TAP_BUFFER].into_boxed_slice(),
             superframes: first_superframe(lane),
@@ -174,13 +180,20 @@ impl Sender<'_> {
         mut push: impl FnMut(&Desk, NetworkId, &mut Train, u16, u16) -> Result<(), DropReason>,
     ) {
         let (desk, network, mtu, id) = (self.desk, self.table.network, self.table.mtu, *self.superframes);
+        let now = self.now;
         let mut copy = |host: HostId| match self.trains.to(desk, self.tables, host) {
             Ok(train) => {
+                train.epoch().carry();
                 if let Err(reason) = push(desk, network, train, mtu, id) {
                     desk.drop_on(train.epoch().drops(), reason, 1);
                 }
             }
-            Err(reason) => desk.drop(reason),
+            Err(reason) => {
+                if reason == DropReason::NoSession {
+                    self.trains.tell_wanted(desk, host, now);
+                }
+                desk.drop(reason);
+            }
         };
         match verdict {
             Outbound::To(host) => copy(host),
@@ -198,6 +211,8 @@ struct Trains {
     open: Vec<Train>,
     spare: Vec<Box<[u8]>>,
     latest: usize,
+    /// Hosts without a session that frames are for, and when that was told.
+    wanted: BTreeMap<HostId, Duration>,
 }
 
 impl Trains {
@@ -210,6 +225,16 @@ impl Trains {
             };
         }
         Ok(&mut self.open[self.latest])
+    }
+
+    /// A session with the host should begin.
+    fn tell_wanted(&mut self, desk: &Desk, host: HostId, now: Duration) {
+        if self.wanted.get(&host).is_some_and(|told| now < *told + WANTED_EVERY) {
+            return;
+        }
+        self.wanted.retain(|_, told| now < *told + WANTED_EVERY);
+        self.wanted.insert(host, now);
+        desk.tell_unproven(|| LaneEvent::Wanted { host });
     }
 
     fn start(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<usize, DropReason> {

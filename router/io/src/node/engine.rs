@@ -1,6 +1,6 @@
 //! Carries out what the session layer decides: dials, closes, keys, tables of the lane. One lock, never held across an await.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use weft_api::report::LinkState;
 use weft_api::roster::MeshRecord;
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::mesh::{self, Gossip};
-use weft_router::session::{Action, ConnectionId, Event, Hello, Path, Rekey, Sessions, Why};
+use weft_router::session::{Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Sessions, Why};
 use weft_router::switch::Table;
 
 use super::keys::Live;
@@ -60,6 +60,8 @@ pub(super) struct State {
     pub tables: Tables,
     pub past: BTreeMap<HostId, Past>,
     pub tied: Tied,
+    /// Sessions that are up and go by no third host.
+    pub linked: BTreeSet<HostId>,
     /// Nothing new begins.
     pub stopping: bool,
 }
@@ -98,6 +100,7 @@ impl Engine {
             tables: Tables::default(),
             past: BTreeMap::new(),
             tied: Tied::new(),
+            linked: BTreeSet::new(),
             stopping: false,
         };
         Arc::new_cyclic(|itself| Self {
@@ -134,7 +137,7 @@ impl Engine {
     /// Members or addresses have changed.
     pub(super) fn mesh_changed(&self) {
         let members = self.store.others();
-        let Orders { members: all, moved } = self.store.orders();
+        let Orders { members: all, moved, keep, routes } = self.store.orders();
         let mut state = self.lock();
         if all {
             self.event(&mut state, Event::Members(&members));
@@ -142,12 +145,37 @@ impl Engine {
         for host in members.iter().filter(|h| all || moved.contains(h)) {
             self.event(&mut state, Event::Addresses(*host, &self.store.addresses(*host)));
         }
+        if let Some(keep) = keep {
+            self.event(&mut state, Event::Keep(&keep));
+        }
+        if let Some(routes) = routes {
+            self.event(&mut state, Event::Routes(&routes));
+        }
     }
 
-    /// Tells the mesh how far its links are.
+    /// Tells the mesh how far its links are, and the session layer where frames go.
     pub(super) fn measure(&self) {
-        let links: Vec<_> = self.lock().sessions.links().filter(|l| l.state == LinkState::Up).collect();
+        let mut state = self.lock();
+        let links: Vec<_> = state.sessions.links().filter(is_link).collect();
         links.into_iter().for_each(|l| self.store.measured(l.host, l.rtt, l.loss));
+        let carried = state.tables.sends.values().filter(|send| send.take_carried()).map(|send| send.host());
+        for host in carried.collect::<Vec<_>>() {
+            self.event(&mut state, Event::Wanted(host));
+        }
+    }
+
+    /// Tells the mesh which links there are: sessions that go by no third host.
+    fn tell_links(&self, state: &mut State) {
+        let now: BTreeMap<HostId, LinkView> =
+            state.sessions.links().filter(is_link).map(|l| (l.host, l)).collect();
+        for host in state.linked.iter().filter(|h| !now.contains_key(h)) {
+            self.store.event(mesh::Event::LinkDown(*host));
+        }
+        for (host, link) in now.iter().filter(|(h, _)| !state.linked.contains(h)) {
+            self.store.event(mesh::Event::LinkUp(*host));
+            self.store.measured(*host, link.rtt, link.loss);
+        }
+        state.linked = now.into_keys().collect();
     }
 
     /// Whether a peer is no member any more, and has not been closed yet.
@@ -170,6 +198,7 @@ impl Engine {
             LaneEvent::UnknownIndex { from, index, .. } => {
                 self.event(&mut state, Event::UnknownIndex(*from, *index));
             }
+            LaneEvent::Wanted { host } => self.event(&mut state, Event::Wanted(*host)),
             LaneEvent::Notice { index, .. } => self.event(&mut state, Event::Notice(*index)),
             LaneEvent::Worn { index, .. } => self.event(&mut state, Event::Worn(*index)),
             LaneEvent::LaneWanted { index, lane } => {
@@ -350,10 +379,14 @@ impl Engine {
     fn event(&self, state: &mut State, event: Event<'_>) {
         let mut actions = Vec::new();
         state.sessions.handle(self.start.elapsed(), event, &mut actions);
-        let mut tables = false;
+        let (mut tables, mut links) = (false, false);
         for action in actions {
             tracing::trace!(?action);
+            links |= matches!(action, Action::LinkUp(_) | Action::LinkDown(_) | Action::SetPath(..));
             tables |= self.act(state, action);
+        }
+        if links {
+            self.tell_links(state);
         }
         if tables {
             self.publish(state);
@@ -409,14 +442,9 @@ impl Engine {
             }
             Action::LinkUp(host) => {
                 tracing::info!(host = self.store.name(host), "link up");
-                self.store.event(mesh::Event::LinkUp(host));
-                if let Some(link) = state.sessions.links().find(|l| l.host == host) {
-                    self.store.measured(host, link.rtt, link.loss);
-                }
             }
             Action::LinkDown(host) => {
                 tracing::info!(host = self.store.name(host), "link down");
-                self.store.event(mesh::Event::LinkDown(host));
             }
             Action::Count(reason) => self.drops.count(reason),
         }
@@ -461,6 +489,10 @@ impl Engine {
     pub(super) fn publish(&self, state: &State) {
         self.lane.set_tables(Arc::new(state.tables.clone()));
     }
+}
+
+fn is_link(view: &LinkView) -> bool {
+    view.state == LinkState::Up && view.path.is_some_and(Path::is_direct)
 }
 
 pub(super) fn close(connection: &quinn::Connection, why: Why) {

@@ -45,6 +45,10 @@ pub(super) struct Orders {
     pub members: bool,
     /// Whose addresses have changed.
     pub moved: BTreeSet<HostId>,
+    /// With whom to keep sessions.
+    pub keep: Option<BTreeSet<HostId>>,
+    /// First hops to members without a link.
+    pub routes: Option<BTreeMap<HostId, HostId>>,
 }
 
 impl Store {
@@ -158,7 +162,14 @@ impl Store {
                     self.view.send_replace(Arc::new(next));
                 }
                 Action::Count(reason, n) => self.drops.add(reason, n),
-                Action::Keep(_) | Action::Routes(_) => {}
+                Action::Keep(hosts) => {
+                    inner.orders.keep = Some(hosts);
+                    told = true;
+                }
+                Action::Routes(routes) => {
+                    inner.orders.routes = Some(routes);
+                    told = true;
+                }
             }
         }
         drop(inner);
