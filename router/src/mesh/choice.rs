@@ -48,7 +48,7 @@ impl Choice {
             awaited: BTreeMap::new(),
             passed_over: BTreeMap::new(),
             tried: BTreeMap::new(),
-            next_try: Duration::ZERO,
+            next_try: PATIENCE,
         }
     }
 

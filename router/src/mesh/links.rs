@@ -17,6 +17,8 @@ use super::{Action, Bond, Changed, Gossip, Mesh};
 const REMEASURE: Duration = Duration::from_secs(60);
 /// Changes of far links are looked at together.
 const SURVEY_AFTER: Duration = Duration::from_millis(50);
+/// Links that take the place of one that the tree has lost.
+const BRANCHES: usize = 4;
 /// Addresses that this host is seen at: so many of its facts.
 const MAX_SEEN: usize = 4;
 
@@ -33,9 +35,8 @@ impl Mesh {
     pub(super) fn disconnected(&mut self, now: Duration, host: HostId, actions: &mut Vec<Action>) {
         let was_eager = self.ties.remove(&host).is_some_and(|t| t.eager && t.bound());
         self.wants.lost(now, host);
-        if was_eager && let Some(tie) = self.ties.values_mut().find(|t| t.bound() && !t.eager) {
-            // The tree has lost a branch; another takes its place until somebody prunes it.
-            tie.eager = true;
+        if was_eager {
+            self.mend_tree();
         }
         self.claims_at = Some(now);
         self.choose_at = Some(now);
@@ -128,7 +129,9 @@ impl Mesh {
             }
         }
         if was != self.ties.get(&from).is_some_and(super::tie::Tie::bound) {
-            if !was {
+            if was {
+                self.mend_tree();
+            } else {
                 self.greet(from);
             }
             self.claims_at = Some(now);
@@ -149,8 +152,17 @@ impl Mesh {
         });
         self.choose_at = choice.next(&self.limits);
         self.choice = choice;
+        let mut mend = false;
         for (host, tie) in &mut self.ties {
+            let was = tie.bound();
             tie.wanted = chosen.contains(host);
+            if was && !tie.bound() {
+                self.claims_at = Some(now);
+                mend |= tie.eager;
+            }
+        }
+        if mend {
+            self.mend_tree();
         }
         let hosts: Vec<HostId> = self.ties.iter().filter(|(_, t)| t.connected).map(|(h, _)| *h).collect();
         for host in hosts {
@@ -177,6 +189,18 @@ impl Mesh {
         tie.told = Some(bond);
         tie.say(Gossip::Neighbour(bond));
         bond == Bond::Wanted
+    }
+
+    /// The tree has lost a branch; others take its place until somebody prunes them.
+    fn mend_tree(&mut self) {
+        let lazy: Vec<HostId> =
+            self.ties.iter().filter(|(_, t)| t.bound() && !t.eager).map(|(h, _)| *h).collect();
+        let first = usize::try_from(self.draw() % lazy.len().max(1) as u64).unwrap_or_default();
+        for host in lazy.iter().cycle().skip(first).take(lazy.len().min(BRANCHES)) {
+            if let Some(tie) = self.ties.get_mut(host) {
+                tie.eager = true;
+            }
+        }
     }
 
     /// Begins to gossip: news are pushed until one end prunes, and what either has missed is found.

@@ -44,7 +44,7 @@ fn a_change_reaches_everybody_about_once_and_costs_little() {
         let mut world = World::new(n, limits, 1, everybodys(n));
         world.loss = 5;
         world.until("all agree", 30 * SEC, |w| w.agree() && w.all_reachable());
-        for change in 0..20 {
+        for change in 0..60 {
             world.say(change % n, &format!("warm {change}"));
             world.run(300 * MS);
         }
@@ -67,7 +67,7 @@ fn a_change_reaches_everybody_about_once_and_costs_little() {
             "{n} hosts, 5 % loss, {:.1} changes/s: slowest {slowest:?}, {copies:.2} copies a host, {mean:.1} kbit/s a host, {most:.1} at most",
             changes as f64 / seconds
         );
-        assert!(copies < 1.4, "{copies}");
+        assert!(copies < 1.1, "{copies}");
         assert!(mean < most_sent, "{mean} kbit/s");
         let counts: Vec<_> = world.hosts.iter().filter(|h| !h.counts.is_empty()).map(|h| &h.counts).collect();
         assert!(counts.is_empty(), "{counts:?}");
