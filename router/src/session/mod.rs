@@ -48,9 +48,9 @@ use relays::Relays;
 
 pub use connection::{CONFIRM_INTERVAL, DOWN_AFTER, PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
 pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
+pub use need::{IDLE_AFTER, MAX_ON_DEMAND};
 pub use path::{Path, Remote, StreamId};
 pub use paths::{COMPARE_INTERVAL, MAX_PATHS, PATH_LINGER, SEARCH_INTERVAL};
-pub use need::{IDLE_AFTER, MAX_ON_DEMAND};
 pub use peer::{KEYS_LINGER, MAX_CONNECTIONS};
 pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey, Share};
 
@@ -196,12 +196,24 @@ impl Why {
     #[must_use]
     pub fn from_code(code: u64) -> Option<Self> {
         use Why::{
-            CipherDiffers, Garbled, GivenUp, Goodbye, Itself, NotAMember, Restarted, Silent, Superseded,
-            TooMany, Idle,
+            CipherDiffers, Garbled, GivenUp, Goodbye, Idle, Itself, NotAMember, Restarted, Silent,
+            Superseded, TooMany,
         };
-        [Superseded, Restarted, NotAMember, Silent, GivenUp, CipherDiffers, Garbled, Goodbye, Itself, TooMany, Idle]
-            .into_iter()
-            .find(|w| *w as u64 == code)
+        [
+            Superseded,
+            Restarted,
+            NotAMember,
+            Silent,
+            GivenUp,
+            CipherDiffers,
+            Garbled,
+            Goodbye,
+            Itself,
+            TooMany,
+            Idle,
+        ]
+        .into_iter()
+        .find(|w| *w as u64 == code)
     }
 }
 

@@ -8,9 +8,9 @@ use weft_api::roster::Cipher;
 
 use super::connection::{Connection, Stage};
 use super::dialling::{Dialling, Jitter};
-use super::need::Need;
 use super::indexes::Indexes;
 use super::lanes::{LaneProbe, Lanes, Step};
+use super::need::Need;
 use super::paths::{Heard, Paths};
 use super::{Action, ConnectionId, Hello, LinkView, Path, Why};
 use crate::drop::DropReason;

@@ -1,10 +1,10 @@
 //! Session machines on a model wire and virtual time: whatever is lost, restarted or dialled at once, they agree in the end.
 
 mod keys;
+mod need;
 mod rekey;
 mod topologies;
 mod underlay;
-mod need;
 mod world;
 
 use std::collections::BTreeSet;
