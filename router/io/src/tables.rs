@@ -280,6 +280,15 @@ impl ReceiveEpoch {
         f(&mut window.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Goes on from `before`, an earlier key of the same peer: a peer that moves with its first envelope under this key has moved.
+    pub(crate) fn follow(&self, before: &Self) {
+        let known = before.with_window(0, |window| Ok(window.newest_from));
+        let _never_fails = self.with_window(0, |window| {
+            window.newest_from = known?;
+            Ok(())
+        });
+    }
+
     /// An authentic envelope has come, and the control side knows.
     pub(crate) fn set_authentic(&self) {
         self.authentic.store(true, Ordering::Relaxed);
@@ -361,6 +370,17 @@ mod tests {
             assert_eq!(epoch.use_counter(3), Err(DropReason::CounterSpent));
         }
         assert_eq!(epoch.use_counter(64), Err(DropReason::LaneOutOfRange));
+    }
+
+    #[test]
+    fn who_moves_between_two_keys_has_moved() {
+        let key = || Chain::first(&[1; 32]).open_key(Cipher::ChaCha20Poly1305, Direction::FromDialler);
+        let [before, next] = [1, 2].map(|index| ReceiveEpoch::new(HostId([1; 8]), index, key()));
+        let [old, new] = ["192.0.2.1:1", "192.0.2.2:1"].map(|a| a.parse().unwrap());
+        let accept = |epoch: &ReceiveEpoch, counter, from| epoch.with_window(0, |w| w.accept(counter, from));
+        assert_eq!(accept(&before, 0, old), Ok(false));
+        next.follow(&before);
+        assert_eq!((accept(&next, 0, new), accept(&next, 1, new)), (Ok(true), Ok(false)));
     }
 
     #[test]

@@ -147,7 +147,8 @@ impl Inbox {
                     if desk.tell(LaneEvent::FirstAuthentic { index, from }) {
                         origin.epoch.set_authentic();
                     }
-                } else if moved && header.lane == 0 {
+                }
+                if moved && header.lane == 0 {
                     desk.tell(LaneEvent::Moved { index: header.index, from, len });
                 }
                 let chunks = range.start + HEADER_LEN..range.end - TAG_LEN;

@@ -100,6 +100,7 @@ impl Engine {
         };
         let key = keys.chain.open_key(self.mesh.cipher, direction(!live.ours));
         let receive = Arc::new(ReceiveEpoch::new(live.host, index, key));
+        keys.receives.last().into_iter().for_each(|before| receive.follow(before));
         live.held.add_index(index);
         keys.receives.push(Arc::clone(&receive));
         state.tables.receives.insert(index, receive);
