@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -69,12 +69,16 @@ pub fn check_machine() -> Result<(), SetupError> {
     tun.map(drop).map_err(SetupError::NoTun)
 }
 
-/// Whether something has the UDP port already.
+/// Which protocol's port of this number, `UDP` or `TCP`, something has already.
 #[must_use]
-pub fn port_is_taken(port: u16) -> bool {
+pub fn taken_port(port: u16) -> Option<&'static str> {
     let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
-    let taken = |bound: io::Result<UdpSocket>| bound.is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse);
-    taken(UdpSocket::bind(any))
+    let taken = |bound: io::Result<()>| bound.is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse);
+    if taken(UdpSocket::bind(any).map(drop)) {
+        Some("UDP")
+    } else {
+        taken(TcpListener::bind(any).map(drop)).then_some("TCP")
+    }
 }
 
 /// The version of this machine's engine; `None` with the reason in words if it does not answer, which is no error. One that is
@@ -138,6 +142,8 @@ pub struct Joined {
     pub member: String,
     /// The round trip to it.
     pub rtt: Duration,
+    /// What it answered by: `UDP` or `TCP`.
+    pub transport: &'static str,
 }
 
 /// Asks the member at `address` to let this host into the token's mesh. `state` is locked by the caller and holds no member.
@@ -170,7 +176,7 @@ pub async fn join(
     identity.advertise = choices.advertise;
     identity.dial = vec![(joined.member.key.id(), joined.address)];
     state.enrol(&identity)?;
-    Ok(Joined { identity, member: joined.member.name, rtt: joined.rtt })
+    Ok(Joined { identity, member: joined.member.name, rtt: joined.rtt, transport: joined.transport })
 }
 
 /// Whether this host may join the token's mesh: `Some` if it is in it already.

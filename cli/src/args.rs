@@ -178,7 +178,7 @@ pub struct Init {
     /// What this host is called in the mesh [default: its hostname]
     #[arg(long)]
     pub name: Option<String>,
-    /// The UDP port
+    /// The port, of UDP and TCP
     #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// Where other hosts can reach this one, if not at its own addresses (can be given more than once)
@@ -207,7 +207,7 @@ pub struct Join {
     /// What this host is called in the mesh [default: its hostname]
     #[arg(long)]
     pub name: Option<String>,
-    /// The UDP port of this host
+    /// The port of this host, of UDP and TCP
     #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// Where other hosts can reach this one, if not at its own addresses (can be given more than once)
@@ -221,7 +221,7 @@ pub struct Join {
 /// `weft up`
 #[derive(ClapArgs, Debug)]
 pub struct Up {
-    /// Another UDP port, from now on
+    /// Another port, of UDP and TCP, from now on
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Where other hosts can reach this one, from now on (can be given more than once)

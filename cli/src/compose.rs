@@ -51,9 +51,9 @@ pub async fn init(state: &StateDir, admin: &Admin, args: Init) -> Done {
     drop(lock);
     println!("  Mesh \"{mesh}\" made. This host is {host} (founder).");
     println!("{}", docker_line(&docker));
-    if setup::port_is_taken(args.port) {
+    if let Some(protocol) = setup::taken_port(args.port) {
         println!(
-            "  UDP port {} is taken by another program: stop it, or choose another: weft up --port N.",
+            "  {protocol} port {} is taken by another program: stop it, or choose another: weft up --port N.",
             args.port
         );
     }

@@ -40,10 +40,11 @@ pub async fn join(state: &StateDir, admin: &Admin, args: Join) -> Done {
     let joined = setup::join(state, args.address, &token, choices).await?;
     drop(lock);
     println!(
-        "  Mesh key matches the token. Joined \"{}\" as {}.  Link to {}: UDP, {}.",
+        "  Mesh key matches the token. Joined \"{}\" as {}.  Link to {}: {}, {}.",
         joined.identity.mesh.name,
         joined.identity.host,
         joined.member,
+        joined.transport,
         milliseconds(joined.rtt.as_secs_f64() * 1000.0)
     );
     println!("{}", docker_line(&docker));

@@ -56,6 +56,24 @@ reasons! {
     /// More of the datagram came than the buffer takes.
     Truncated = "truncated",
 
+    // TCP streams, before and while they carry datagrams.
+    /// A TCP stream while too many are open that have not proven themselves, or too many in all.
+    StreamLimit = "stream_limit",
+    /// A TCP stream while too many of the same address are open.
+    StreamAddressLimit = "stream_address_limit",
+    /// A TCP stream that did not say the preface in time, or ended before.
+    StreamSilent = "stream_silent",
+    /// A TCP stream that begins with anything but the preface: another program, or another version.
+    StreamForeign = "stream_foreign",
+    /// A TCP stream without a finished handshake and without an authentic envelope in time, or with too many bytes before.
+    StreamUnproven = "stream_unproven",
+    /// A TCP stream with a record of an impossible length; it is closed.
+    StreamGarbled = "stream_garbled",
+    /// A datagram for a TCP stream whose send queue is full.
+    StreamQueueFull = "stream_queue_full",
+    /// A datagram for a TCP stream that has ended.
+    StreamEnded = "stream_ended",
+
     // Envelopes of a session.
     /// The tag does not match: damaged, forged, or sealed by another key.
     NotAuthentic = "not_authentic",

@@ -9,4 +9,5 @@ pub mod offload;
 pub mod replay;
 pub mod seal;
 pub mod session;
+pub mod stream;
 pub mod switch;

@@ -31,9 +31,9 @@ impl Doctor {
     pub(super) async fn daemon(&mut self, admin: &Admin, identity: &Identity) -> Option<Status> {
         let mut health = Health::Ok;
         if !admin.answers().await {
-            if setup::port_is_taken(identity.port) {
+            if let Some(protocol) = setup::taken_port(identity.port) {
                 let port = identity.port;
-                self.problem("port", format!("another program has UDP port {port}: stop it (ss -ulpn lists it), or choose another: weft up --port N"));
+                self.problem("port", format!("another program has {protocol} port {port}: stop it (ss -tulpn lists it), or choose another: weft up --port N"));
             }
             if !service::installed() {
                 self.problem("daemon", "weft up is not running: start it");
@@ -57,7 +57,7 @@ impl Doctor {
                 self.say(
                     "daemon",
                     health,
-                    format!("weft {} runs, on UDP port {}", status.version, identity.port),
+                    format!("weft {} runs, on UDP and TCP port {}", status.version, identity.port),
                 );
                 self.plugin(admin).await;
                 Some(status)

@@ -29,7 +29,7 @@ impl Doctor {
             self.ok("links", format!("{} of {0} up", links.len()));
         } else {
             let hosts = down.join(", ");
-            self.problem("links", format!("no link to {hosts}: see that weft up runs there, that its addresses are right (weft hosts), and that firewalls between let its UDP port through"));
+            self.problem("links", format!("no link to {hosts}: see that weft up runs there, that its addresses are right (weft hosts), and that firewalls between let its port through, UDP or at least TCP"));
         }
         match admin.networks().await {
             Ok(networks) => self.mtu(&links, &networks),

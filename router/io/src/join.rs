@@ -4,26 +4,30 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use quinn::{ConnectionError, RecvStream};
+use quinn::{ConnectionError, Endpoint, RecvStream};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use weft_api::error::{ApiError, ErrorKind};
 use weft_api::id::{HostKey, MeshId, MeshKey};
 use weft_api::request::Admitted;
 use weft_api::roster::{MeshRecord, RosterRecord, Standing};
 use weft_api::sign::{Signed, SigningKey};
 use weft_api::token::{JoinWish, Token};
+use weft_router::session::STREAM_AFTER;
 
 use crate::node::NodeEvent;
 use crate::quic::endpoint::{self, SettingsError};
 use crate::quic::frames::{FrameError, read_frame, write_frame};
 use crate::quic::tls;
+use crate::tcp::alone::Alone;
 
 /// Joining gives up after this long.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The asked member hears within this time that the connection is closed.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The member waits so long for its signer, a little less than the joiner waits for it.
 const SIGNER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes of an introduction, of a wish, of an answer (a whole roster).
@@ -46,6 +50,8 @@ pub struct Joined {
     pub member: RosterRecord,
     /// Where it was asked.
     pub address: SocketAddr,
+    /// What it answered by: `UDP` or `TCP`.
+    pub transport: &'static str,
     /// Round trip to it.
     pub rtt: Duration,
 }
@@ -54,7 +60,7 @@ pub struct Joined {
 #[derive(Debug, Error)]
 pub enum JoinError {
     /// Nobody answered, or not to the end.
-    #[error("{address} does not answer on UDP: check the address, that `weft up` runs there, and that UDP port {} is open", address.port())]
+    #[error("{address} does not answer, by UDP or by TCP: check the address, that `weft up` runs there, and that UDP or TCP port {} is open", address.port())]
     Unreachable {
         /// Where.
         address: SocketAddr,
@@ -117,43 +123,78 @@ struct Introduction {
     record: Signed<RosterRecord>,
 }
 
-/// Asks the member at `address` to let the host with `host_key` into the token's mesh under `name`. On a socket of its own;
-/// at most [`JOIN_TIMEOUT`]. Call it inside a tokio runtime.
+/// Asks the member at `address` to let the host with `host_key` into the token's mesh under `name`. On a socket of its own, by
+/// UDP, and by TCP too if that stays unanswered for [`STREAM_AFTER`]; at most [`JOIN_TIMEOUT`]. Call it inside a tokio runtime.
 pub async fn join(
     address: SocketAddr,
     token: &Token,
     host_key: &SigningKey,
     name: &str,
 ) -> Result<Joined, JoinError> {
-    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = std::net::UdpSocket::bind(any).map_err(JoinError::Socket)?;
-    let settings = |e: SettingsError| JoinError::Settings(e.to_string());
-    let endpoint = endpoint::dial_only(socket).map_err(settings)?;
     let config = endpoint::client(host_key, tls::ALPN_JOIN).map_err(settings)?;
     let asked = timeout(JOIN_TIMEOUT, async {
-        let connection = endpoint
-            .connect_with(config, address, tls::SERVER_NAME)
-            .map_err(|e| JoinError::Settings(e.to_string()))?
-            .await
-            .map_err(|e| unanswered(address, &e))?;
-        let joined = ask(&connection, address, token, host_key, name).await;
-        connection.close(0u8.into(), b"");
+        let reached = reach(address, config).await?;
+        let joined = ask(&reached, address, token, host_key, name).await;
+        reached.connection.close(0u8.into(), b"");
+        let _ = timeout(LAST_WORDS, reached.endpoint.wait_idle()).await;
         joined
     });
-    let joined = asked.await.unwrap_or(Err(JoinError::Unreachable { address }));
-    endpoint.close(0u8.into(), b"");
-    let _ = timeout(Duration::from_millis(300), endpoint.wait_idle()).await;
-    joined
+    asked.await.unwrap_or(Err(JoinError::Unreachable { address }))
+}
+
+/// A connection to the asked member.
+struct Reached {
+    transport: &'static str,
+    endpoint: Endpoint,
+    connection: quinn::Connection,
+}
+
+/// A connection by whatever answers first.
+async fn reach(
+    address: SocketAddr,
+    config: quinn::ClientConfig,
+) -> Result<Reached, JoinError> {
+    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = std::net::UdpSocket::bind(any).map_err(JoinError::Socket)?;
+    let by_udp = connect("UDP", endpoint::dial_only(socket).map_err(settings)?, config.clone(), address);
+    let by_tcp = async {
+        sleep(STREAM_AFTER).await;
+        let socket = Alone::connect(address).await.ok()?;
+        let endpoint = endpoint::dial_over(socket).ok()?;
+        Some(connect("TCP", endpoint, config, address).await)
+    };
+    tokio::select! {
+        reached = by_udp => reached,
+        Some(reached) = by_tcp => reached,
+    }
+}
+
+async fn connect(
+    transport: &'static str,
+    endpoint: Endpoint,
+    config: quinn::ClientConfig,
+    address: SocketAddr,
+) -> Result<Reached, JoinError> {
+    let connecting = endpoint
+        .connect_with(config, address, tls::SERVER_NAME)
+        .map_err(|e| JoinError::Settings(e.to_string()))?;
+    let connection = connecting.await.map_err(|e| unanswered(address, &e))?;
+    Ok(Reached { transport, endpoint, connection })
+}
+
+fn settings(error: SettingsError) -> JoinError {
+    JoinError::Settings(error.to_string())
 }
 
 async fn ask(
-    connection: &quinn::Connection,
+    reached: &Reached,
     address: SocketAddr,
     token: &Token,
     host_key: &SigningKey,
     name: &str,
 ) -> Result<Joined, JoinError> {
     let not_a_member = |reason: &str| JoinError::NotAMember { address, reason: reason.to_owned() };
+    let Reached { transport, connection, .. } = reached;
     let member_key = tls::peer_key(connection).ok_or_else(|| not_a_member("it has no Ed25519 key"))?;
     let mut introduction = connection.accept_uni().await.map_err(|e| unanswered(address, &e))?;
     let introduction: Introduction = read(&mut introduction, MAX_INTRODUCTION_LEN)
@@ -174,7 +215,8 @@ async fn ask(
     let mesh_key = introduction.mesh_key;
     let (mesh, own) = check_admitted(&admitted, mesh_key, own_key, token)
         .map_err(|reason| JoinError::BadAnswer { address, reason })?;
-    Ok(Joined { admitted, mesh, mesh_key, own, member, address, rtt: connection.rtt() })
+    let (transport, rtt) = (*transport, connection.rtt());
+    Ok(Joined { admitted, mesh, mesh_key, own, member, address, transport, rtt })
 }
 
 /// The asked member's roster record, if it proves that it is a member of the token's mesh.

@@ -10,3 +10,4 @@ mod quic;
 mod sys;
 pub mod tables;
 pub mod tap;
+mod tcp;

@@ -1,7 +1,8 @@
 //! The handle that the agent holds: a running member of the mesh. It keeps sessions with every other member, stores and
 //! spreads roster, facts and decisions, and tells the lane where frames go.
 //!
-//! `engine` carries out what the session layer decides (with `keys` and `links`), `segment` looks after this host's bridges, `connection` has the tasks of one connection, `keeper` takes records
+//! `engine` carries out what the session layer decides (with `keys`, `streams` and `links`), `segment` looks after this host's
+//! bridges, `connection` has the tasks of one connection, `keeper` takes records
 //! and stores them, `store` is what is known.
 
 mod config;
@@ -12,6 +13,7 @@ mod keys;
 mod links;
 mod segment;
 mod store;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -46,6 +48,7 @@ use crate::quic::frames::STREAM_API;
 use crate::quic::socket::VirtualSocket;
 use crate::quic::tls;
 use crate::tap::TapQueue;
+use crate::tcp::Tcp;
 use config::{listen, random};
 use engine::{Engine, Parts};
 use keeper::Keeper;
@@ -161,7 +164,9 @@ impl Node {
             notary: Arc::new(Signatures),
         };
         let store = Arc::new(Store::open(start, &config.mesh.name, Arc::clone(&drops))?);
-        let (lane, lane_events) = LaneHandle::start(listen(config.listen, config.lanes)?)?;
+        let (sockets, listener) = listen(config.listen, config.lanes)?;
+        let (lane, lane_events) = LaneHandle::start(sockets)?;
+        let tcp = Tcp::new(lane.clone(), Arc::clone(&drops));
         let socket = VirtualSocket::new(lane.clone(), Arc::clone(&drops), random()?);
         let endpoint = endpoint::listen(&config.host_key, Arc::clone(&socket)).map_err(settings)?;
         let key = SigningKey::from_seed(*config.host_key.seed());
@@ -176,6 +181,7 @@ impl Node {
             mesh: config.mesh,
             mesh_key: config.mesh_key,
             lane,
+            tcp,
             socket,
             endpoint,
             dialler,
@@ -192,6 +198,7 @@ impl Node {
         ];
         let begins = vec![
             tokio::spawn(connection::accept_all(Arc::clone(&engine))).abort_handle(),
+            tokio::spawn(streams::listen(&engine, listener)).abort_handle(),
             tokio::spawn(drive(Arc::clone(&engine))).abort_handle(),
         ];
         Ok((Self(Arc::new(Running { engine, segments, tasks, begins })), events_of_agent))
@@ -335,6 +342,7 @@ impl Running {
     fn stop(&self) {
         self.tasks.iter().chain(&self.begins).for_each(AbortHandle::abort);
         self.engine.endpoint.close(quinn::VarInt::from_u32(Why::Goodbye as u32), b"");
+        self.engine.tcp.stop();
     }
 }
 

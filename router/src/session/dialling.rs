@@ -61,7 +61,7 @@ impl Dialling {
 
     /// It answered there.
     pub(super) fn prove(&mut self, path: Path) {
-        if path.is_direct() {
+        if matches!(path, Path::Udp(_)) {
             self.proven = Some(path);
         }
     }
@@ -115,7 +115,7 @@ pub(super) struct Jitter {
 }
 
 impl Jitter {
-    fn of(self, pause: Duration, round: u32) -> Duration {
+    pub(super) fn of(self, pause: Duration, round: u32) -> Duration {
         let hash =
             digest(&SHA256, &[&self.seed.to_be_bytes()[..], &self.host.0, &round.to_be_bytes()].concat());
         let part = u32::from(hash.as_ref()[0]);

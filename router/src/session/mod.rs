@@ -11,6 +11,7 @@
 //! | `lanes` | by which of our lanes frames go |
 //! | `path`, `paths`, `ways` | what carries datagrams; which of a peer's paths is used, which are tried |
 //! | `relays` | which neighbours may relay to whom |
+//! | `streams` | when TCP is tried |
 //! | [`probe`] | the three-way echo |
 //! | [`message`] | the bytes of the control stream |
 //! | `need` | which sessions are kept, which end when idle |
@@ -29,6 +30,7 @@ mod peer;
 pub mod probe;
 mod rekey;
 mod relays;
+mod streams;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +53,7 @@ pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
 pub use need::{IDLE_AFTER, MAX_ON_DEMAND};
 pub use path::{Path, Remote, StreamId};
 pub use paths::{COMPARE_INTERVAL, MAX_PATHS, PATH_LINGER, SEARCH_INTERVAL};
+pub use streams::{MAX_STREAMS, STREAM_AFTER};
 pub use peer::{KEYS_LINGER, MAX_CONNECTIONS};
 pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey, Share};
 
@@ -112,6 +115,10 @@ pub enum Event<'a> {
     Rekey(ConnectionId, Rekey),
     /// Somebody wants fresh keys of every session.
     RekeyAll,
+    /// What came of [`Action::OpenStream`]: the stream, or none.
+    StreamOpened(HostId, SocketAddr, Option<StreamId>),
+    /// A TCP stream ended, whoever opened it.
+    StreamEnded(StreamId),
 }
 
 /// What must be done. Carried out in order.
@@ -148,6 +155,8 @@ pub enum Action {
     EraseReceive(ConnectionId, u32),
     /// The connection's envelopes and QUIC packets go along this path from now on.
     SetPath(ConnectionId, Path),
+    /// Open a TCP stream to this address of the host.
+    OpenStream(HostId, SocketAddr),
     /// Send this body, sealed, along this path whatever the connection's is; the flag says that it is an answer.
     Probe(ConnectionId, Path, [u8; probe::PROBE_LEN], bool),
     /// Send this body, sealed, on this lane.
@@ -337,6 +346,15 @@ impl Sessions {
             Event::Worn(index) => {
                 let owner = self.owner(|c| c.theirs == Some(index));
                 self.with(now, actions, owner, |peer, _| peer.worn(index));
+            }
+            Event::StreamOpened(host, address, stream) => {
+                self.with_peer(now, actions, host, |peer, scene| peer.stream_opened(scene, address, stream));
+            }
+            Event::StreamEnded(stream) => {
+                let hosts: Vec<HostId> = self.peers.keys().copied().collect();
+                for host in hosts {
+                    self.with_peer(now, actions, host, |peer, scene| peer.stream_ended(scene, stream));
+                }
             }
             Event::LaneWanted(index, lane) => {
                 let owner = self.owner(|c| c.theirs == Some(index));

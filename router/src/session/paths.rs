@@ -129,6 +129,19 @@ impl Paths {
         }
     }
 
+    /// A stream ended; if it was in use, that is in doubt at once.
+    pub(super) fn ended(&mut self, now: Duration, path: Path) {
+        self.known.retain(|k| k.path != path || Some(k.path) == self.used);
+        if self.used == Some(path) && self.doubt.is_none() {
+            self.doubt = Some(now.saturating_sub(SUSPECT_INTERVAL));
+        }
+    }
+
+    /// Since when the one in use is in doubt.
+    pub(super) fn doubted(&self) -> Option<Duration> {
+        self.doubt
+    }
+
     /// An authentic envelope of `len` bytes came by it, newer than all before. What is used is in doubt if it is another.
     pub(super) fn moved(&mut self, now: Duration, path: Path, len: usize) {
         let Some(known) = self.know(now, path) else { return };

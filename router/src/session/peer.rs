@@ -12,6 +12,7 @@ use super::indexes::Indexes;
 use super::lanes::{LaneProbe, Lanes, Step};
 use super::need::Need;
 use super::paths::{Heard, Paths};
+use super::streams::Streams;
 use super::{Action, ConnectionId, Hello, LinkView, Path, Why};
 use crate::drop::DropReason;
 
@@ -72,6 +73,7 @@ pub(super) struct Peer {
     pub dialling: Dialling,
     pub paths: Paths,
     pub relays: Vec<Path>,
+    pub streams: Streams,
     pub used: Option<ConnectionId>,
     pub up: bool,
     pub need: Need,
@@ -97,6 +99,7 @@ impl Peer {
             dialling,
             paths: Paths::default(),
             relays: Vec::new(),
+            streams: Streams::default(),
             used: None,
             up: false,
             need: Need::default(),
@@ -286,6 +289,7 @@ impl Peer {
             self.close_superfluous(scene);
         }
         self.dial(scene);
+        self.open_streams(scene);
     }
 
     pub(super) fn next_wake(&self) -> Option<Duration> {
@@ -297,7 +301,8 @@ impl Peer {
         let dial = dial.filter(|at| self.need.holds(*at));
         let idle = self.need.ends().filter(|_| !self.connections.is_empty());
         let paths = self.paths.next_wake(self.lower);
-        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths, idle];
+        let streams = self.streams.next();
+        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths, idle, streams];
         connections.chain(rest).flatten().min()
     }
 
@@ -447,13 +452,24 @@ impl Peer {
         let pending: Vec<Path> =
             self.connections.iter().filter(|c| c.stage == Stage::Dialling).map(|c| c.path).collect();
         if let Some(path) = self.dialling.due(scene.now, &pending, scene.jitter) {
-            *scene.connections += 1;
-            let id = ConnectionId(*scene.connections);
-            let mut connection = Connection::new(id, path, true, Stage::Dialling, scene.now);
-            connection.replaces = self.renew;
-            self.connections.push(connection);
-            scene.act(Action::Dial(id, self.host, path));
+            self.dial_along(scene, path);
         }
+    }
+
+    /// Dials if there is a need.
+    pub(super) fn dial_if_wanted(&mut self, scene: &mut Scene<'_>, path: Path) {
+        if self.wants_dial() {
+            self.dial_along(scene, path);
+        }
+    }
+
+    fn dial_along(&mut self, scene: &mut Scene<'_>, path: Path) {
+        *scene.connections += 1;
+        let id = ConnectionId(*scene.connections);
+        let mut connection = Connection::new(id, path, true, Stage::Dialling, scene.now);
+        connection.replaces = self.renew;
+        self.connections.push(connection);
+        scene.act(Action::Dial(id, self.host, path));
     }
 
     /// Closes a connection and forgets it and its keys at once. The caller chooses anew.

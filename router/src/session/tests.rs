@@ -3,6 +3,7 @@
 mod keys;
 mod need;
 mod rekey;
+mod streams;
 mod topologies;
 mod underlay;
 mod world;

@@ -1,12 +1,14 @@
 //! One peer's paths, as its events and its connections see them: what is listed, what is probed, what is taken.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use weft_api::id::HostId;
 
 use super::connection::Connection;
 use super::peer::{Peer, Scene};
-use super::{Action, ConnectionId, Path};
+use super::streams::Reach;
+use super::{Action, ConnectionId, Path, StreamId};
 
 impl Peer {
     /// An authentic envelope came from another address than the one before.
@@ -35,8 +37,50 @@ impl Peer {
 
     fn list_paths(&mut self, scene: &mut Scene<'_>) {
         self.dialling.set_relays(&self.relays);
-        let listed = self.dialling.given().iter().chain(&self.relays).copied();
+        let listed = self.dialling.given().iter().chain(&self.relays).copied().chain(self.streams.paths());
         self.paths.list(scene.now, listed);
+    }
+
+    /// Opens a stream if UDP does not get through.
+    pub(super) fn open_streams(&mut self, scene: &mut Scene<'_>) {
+        let reach = match (self.paths.used(), self.paths.doubted()) {
+            _ if !self.need.holds(scene.now) => Reach::Direct,
+            (Some(path), None) if self.up && path.is_direct() => Reach::Direct,
+            (Some(_), Some(doubt)) if self.up => Reach::Doubtful(doubt),
+            (Some(_), None) if self.up => Reach::Relayed,
+            _ => Reach::Not,
+        };
+        self.streams.follow(scene.now, scene.lower, reach);
+        let udp = |path: &Path| match path {
+            Path::Udp(address) => Some(*address),
+            Path::Tcp(_) | Path::Relay(_) => None,
+        };
+        let addresses: Vec<SocketAddr> = self.dialling.given().iter().filter_map(udp).collect();
+        if let Some(address) = self.streams.due(scene.now, &addresses, scene.jitter) {
+            scene.act(Action::OpenStream(self.host, address));
+        }
+    }
+
+    /// A stream of ours is open, or cannot be opened.
+    pub(super) fn stream_opened(
+        &mut self,
+        scene: &mut Scene<'_>,
+        address: SocketAddr,
+        stream: Option<StreamId>,
+    ) {
+        self.streams.opened(address, stream);
+        self.list_paths(scene);
+        if let Some(stream) = stream {
+            self.dial_if_wanted(scene, Path::Tcp(stream));
+        }
+    }
+
+    /// A stream is over; perhaps one with this peer.
+    pub(super) fn stream_ended(&mut self, scene: &mut Scene<'_>, stream: StreamId) {
+        if self.streams.ended(stream) {
+            self.list_paths(scene);
+        }
+        self.paths.ended(scene.now, Path::Tcp(stream));
     }
 
     /// Whether it is reached without a third host.

@@ -1,6 +1,5 @@
 //! From the mesh to the taps: receive, judge each datagram by its own first bytes, open in place, walk the chunks, deliver.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,8 +8,11 @@ use std::time::{Duration, Instant};
 use weft_router::chunk::{Chunk, ChunkKind, Chunks};
 use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
+use tokio::sync::mpsc;
 use weft_router::session::Remote;
+use weft_router::stream::datagram_at;
 
+use super::carrier::Records;
 use super::deliver::{Deliverer, Origin};
 use super::desk::Desk;
 use super::event::{LaneEvent, MAX_QUIC_LEN};
@@ -30,6 +32,10 @@ pub(super) struct Inbox {
     latest: Option<Arc<ReceiveEpoch>>,
     /// Authentic datagrams and bytes of `latest` that are not yet counted there.
     uncounted: (u64, u64),
+    /// What TCP streams bring.
+    records: Option<mpsc::Receiver<Records>>,
+    /// An authentic envelope came by the stream that is being read.
+    proven: bool,
 }
 
 /// What does not change while one batch is received.
@@ -41,8 +47,15 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Inbox {
-    pub(super) fn new() -> Self {
-        Self { ring: Ring::new(), deliverer: Deliverer::new(), latest: None, uncounted: (0, 0) }
+    pub(super) fn new(records: Option<mpsc::Receiver<Records>>) -> Self {
+        Self {
+            ring: Ring::new(),
+            deliverer: Deliverer::new(),
+            latest: None,
+            uncounted: (0, 0),
+            records,
+            proven: false,
+        }
     }
 
     /// The tables have changed: what was remembered of the old ones is let go.
@@ -63,17 +76,45 @@ impl Inbox {
             };
             any = true;
             self.read(around, &received);
-            if self.deliverer.is_open() && !self.ring.advance() {
-                self.deliverer.deliver(around, &self.ring);
-            }
-            if !self.deliverer.is_open() {
-                self.ring.release();
-            }
+            self.go_on(around);
+        }
+        for _ in 0..RECEIVES {
+            let Some(records) = self.records.as_mut().and_then(|r| r.try_recv().ok()) else { break };
+            any = true;
+            self.read_records(around, records);
+            self.go_on(around);
         }
         self.deliverer.deliver(around, &self.ring);
         self.ring.release();
         self.count_received();
         any
+    }
+
+    /// On to a free buffer.
+    #[inline]
+    fn go_on(&mut self, around: &mut Surroundings<'_>) {
+        if self.deliverer.is_open() && !self.ring.advance() {
+            self.deliverer.deliver(around, &self.ring);
+        }
+        if !self.deliverer.is_open() {
+            self.ring.release();
+        }
+    }
+
+    fn read_records(&mut self, around: &mut Surroundings<'_>, records: Records) {
+        let Records { stream, buffer, len } = records;
+        around.desk.shared.streams.give_back(self.ring.exchange(buffer));
+        let (from, mut at) = (Remote::Tcp(stream.id()), 0);
+        self.proven = false;
+        while let Ok(Some(datagram)) = datagram_at(&self.ring.slot()[..len], at) {
+            at = datagram.end;
+            if let Err(reason) = self.datagram(around, datagram, from) {
+                around.desk.drop(reason);
+            }
+        }
+        if self.proven {
+            stream.prove();
+        }
     }
 
     fn read(&mut self, around: &mut Surroundings<'_>, received: &sys::Received) {
@@ -86,7 +127,7 @@ impl Inbox {
         let mut start = 0;
         while start < received.len {
             let end = (start + received.segment).min(received.len);
-            if let Err(reason) = self.datagram(around, start..end, from) {
+            if let Err(reason) = self.datagram(around, start..end, Remote::Udp(from)) {
                 around.desk.drop(reason);
             }
             start = end;
@@ -98,7 +139,7 @@ impl Inbox {
         &mut self,
         around: &mut Surroundings<'_>,
         range: Range<usize>,
-        from: SocketAddr,
+        from: Remote,
     ) -> Result<(), DropReason> {
         let desk = around.desk;
         let bytes = &self.ring.slot()[range.clone()];
@@ -106,10 +147,10 @@ impl Inbox {
             Shape::Envelope(header) => self.envelope(around, header, range, from)?,
             Shape::Bare if bytes.len() > MAX_QUIC_LEN => return Err(DropReason::ControlTooLong),
             Shape::Bare => {
-                desk.tell_unproven(|| LaneEvent::Bare { from: Remote::Udp(from), bytes: bytes.to_vec() })
+                desk.tell_unproven(|| LaneEvent::Bare { from, bytes: bytes.to_vec() })
             }
             Shape::Notice(header) => {
-                desk.tell_unproven(|| LaneEvent::Notice { from: Remote::Udp(from), index: header.index });
+                desk.tell_unproven(|| LaneEvent::Notice { from, index: header.index });
             }
         }
         Ok(())
@@ -121,15 +162,11 @@ impl Inbox {
         around: &mut Surroundings<'_>,
         header: Header,
         range: Range<usize>,
-        from: SocketAddr,
+        from: Remote,
     ) -> Result<(), DropReason> {
         let (desk, len) = (around.desk, range.len());
         let Some(epoch) = self.take_epoch(around, header.index) else {
-            desk.tell_unproven(|| LaneEvent::UnknownIndex {
-                from: Remote::Udp(from),
-                index: header.index,
-                len,
-            });
+            desk.tell_unproven(|| LaneEvent::UnknownIndex { from, index: header.index, len });
             return Err(around.tables.why_unknown(header.index));
         };
         let datagram = &mut self.ring.slot()[range.clone()];
@@ -143,16 +180,19 @@ impl Inbox {
             Ok(moved) => {
                 self.uncounted = (self.uncounted.0 + 1, self.uncounted.1 + len as u64);
                 if !origin.epoch.is_authentic() {
-                    let (index, from) = (header.index, Remote::Udp(from));
-                    if desk.tell(LaneEvent::FirstAuthentic { index, from }) {
+                    if desk.tell(LaneEvent::FirstAuthentic { index: header.index, from }) {
                         origin.epoch.set_authentic();
                     }
                 }
-                if moved && header.lane == 0 {
+                if let Remote::Udp(from) = from
+                    && moved
+                    && header.lane == 0
+                {
                     desk.tell(LaneEvent::Moved { index: header.index, from, len });
                 }
                 let chunks = range.start + HEADER_LEN..range.end - TAG_LEN;
-                self.chunks(around, &origin, chunks, Remote::Udp(from), len);
+                self.proven = true;
+                self.chunks(around, &origin, chunks, from, len);
             }
             Err(reason) => desk.drop_on(origin.epoch.drops(), reason, 1),
         }

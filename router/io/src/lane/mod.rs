@@ -3,6 +3,7 @@
 //! The control side holds one [`LaneHandle`] of all; what they read is in [`crate::tables`]. Errors never end a lane: what
 //! cannot be delivered is dropped by name.
 
+mod carrier;
 mod deliver;
 mod desk;
 mod event;
@@ -12,6 +13,7 @@ mod port;
 mod ring;
 mod run;
 mod sockets;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -39,10 +41,12 @@ use crate::sys;
 use crate::tables::{SendEpoch, Tables};
 use crate::tap::TapQueue;
 
+pub(crate) use carrier::{Records, Streams};
 use event::Command;
 pub use event::{Aim, COMMAND_QUEUE, ControlChunk, EVENT_QUEUE, LaneEvent, MAX_QUIC_LEN};
 use sockets::Sockets;
 pub use sockets::{MAX_LANES, listen};
+pub(crate) use stream::StreamQueue;
 
 /// A lane cannot start.
 #[derive(Debug, Error)]
@@ -85,6 +89,7 @@ struct Shared {
     gso: AtomicBool,
     gro: bool,
     stop: AtomicBool,
+    streams: Streams,
     lanes: Vec<Own>,
 }
 
@@ -106,6 +111,7 @@ impl LaneHandle {
         let gro = sockets.iter().all(|s| s.gro);
         let lanes =
             sockets.into_iter().map(Own::new).collect::<io::Result<_>>().map_err(StartError::Thread)?;
+        let (streams, records) = Streams::new();
         let shared = Arc::new(Shared {
             ipv6,
             tables: ArcSwap::default(),
@@ -114,12 +120,14 @@ impl LaneHandle {
             gso: AtomicBool::new(true),
             gro,
             stop: AtomicBool::new(false),
+            streams,
             lanes,
         });
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let mut ends = EndsWithLast { shared: Arc::clone(&shared), threads: Vec::new() };
+        let mut records = Some(records);
         for n in 0..shared.lanes.len() as u8 {
-            let lane = run::Lane::new(n, Arc::clone(&shared), events.clone());
+            let lane = run::Lane::new(n, Arc::clone(&shared), events.clone(), records.take());
             let named = std::thread::Builder::new().name(format!("weft-lane-{n}"));
             ends.threads.push(named.spawn(move || lane.run()).map_err(StartError::Thread)?);
         }
@@ -194,9 +202,32 @@ impl LaneHandle {
 
     /// Sends a QUIC packet outside an envelope, at once, from the caller's thread.
     pub fn send_bare(&self, to: Remote, bytes: &[u8]) -> io::Result<()> {
-        let Remote::Udp(address) = to else { return Err(io::ErrorKind::Unsupported.into()) };
-        let to = sys::RawAddress::new(address, self.shared.ipv6);
-        sys::send(self.shared.first().sockets.receive.as_fd(), &to, bytes, None)
+        match to {
+            Remote::Udp(address) => {
+                let to = sys::RawAddress::new(address, self.shared.ipv6);
+                sys::send(self.shared.first().sockets.receive.as_fd(), &to, bytes, None)
+            }
+            Remote::Tcp(id) => {
+                let stream = self.shared.streams.get(id).ok_or(DropReason::StreamEnded);
+                if let Err(reason) = stream.and_then(|s| s.push_control(bytes)) {
+                    self.shared.drops.count(reason);
+                }
+                Ok(())
+            }
+            Remote::Relayed { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The open TCP streams.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.shared.streams
+    }
+
+    /// Hands records of a stream to lane 0; waits for room. `false`: the lane is gone.
+    pub(crate) async fn deliver(&self, records: Records) -> bool {
+        let taken = self.shared.streams.deliver(records).await;
+        self.shared.first().wake();
+        taken
     }
 
     /// Tells `to` that its envelope had an index that nobody here knows. 16 bytes, never more than its cause.

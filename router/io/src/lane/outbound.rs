@@ -8,15 +8,14 @@ use weft_api::id::{HostId, NetworkId};
 use weft_router::drop::DropReason;
 use weft_router::offload::plain::settle;
 use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
-use weft_router::session::Path as Way;
 use weft_router::switch::{self, Headers, Outbound, Table, group, ties};
 
+use super::carrier::Carrier;
 use super::desk::Desk;
 use super::event::{LaneEvent, WANTED_EVERY};
 use super::port::{Port, write_own};
 use super::sockets::MAX_LANES;
 use super::train::{CAPACITY, Train};
-use crate::sys::RawAddress;
 use crate::tables::{Path, Tables};
 
 /// Frames read from one tap before the lane looks at the socket again.
@@ -239,11 +238,9 @@ impl Trains {
 
     fn start(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<usize, DropReason> {
         let epoch = tables.sends.get(&host).ok_or(DropReason::NoSession)?;
-        let Some(Path { way: Way::Udp(address), datagram }) = epoch.path() else {
-            epoch.drops().count(DropReason::NoPath);
-            return Err(DropReason::NoPath);
-        };
-        let to = RawAddress::new(address, desk.shared.ipv6);
+        let path = epoch.path().ok_or(DropReason::NoPath);
+        let found = path.and_then(|Path { way, datagram }| Ok((Carrier::of(desk, way)?, datagram)));
+        let (to, datagram) = found.inspect_err(|reason| epoch.drops().count(*reason))?;
         if self.open.len() == MAX_TRAINS {
             let mut oldest = self.open.remove(0);
             oldest.flush(desk);

@@ -7,7 +7,7 @@ use weft_router::offload::Span;
 /// Buffers. A superframe of the longest kind comes in at most three.
 const SLOTS: usize = 8;
 /// What UDP_GRO puts together is never longer.
-const SLOT_LEN: usize = 65_536;
+pub(super) const SLOT_LEN: usize = 65_536;
 
 pub(super) struct Ring {
     slots: Vec<Box<[u8]>>,
@@ -35,6 +35,13 @@ impl Ring {
     #[inline]
     pub(super) fn slot(&mut self) -> &mut [u8] {
         &mut self.slots[self.current]
+    }
+
+    /// Puts `buffer`, of the same length, in the place of the one to receive into, which is handed out.
+    #[inline]
+    pub(super) fn exchange(&mut self, buffer: Box<[u8]>) -> Box<[u8]> {
+        debug_assert_eq!(buffer.len(), SLOT_LEN);
+        std::mem::replace(&mut self.slots[self.current], buffer)
     }
 
     #[inline]

@@ -9,16 +9,16 @@ use arc_swap::Guard;
 use tokio::sync::mpsc;
 use weft_router::chunk::{MAX_PROBE_LEN, probe_head, quic_head};
 use weft_router::drop::DropReason;
-use weft_router::session::Path;
 
 use super::desk::Desk;
 use super::event::{Command, ControlChunk, LaneEvent};
 use super::inbound::{Inbox, Surroundings};
 use super::outbound::Outbox;
 use super::port::Port;
+use super::carrier::{Carrier, Records};
 use super::train::send_alone;
 use super::{Shared, Taps};
-use crate::sys::{RawAddress, WaitList};
+use crate::sys::WaitList;
 use crate::tables::Tables;
 
 /// Commands sealed before the lane looks at the taps again.
@@ -40,10 +40,16 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(lane: u8, shared: Arc<Shared>, events: mpsc::Sender<LaneEvent>) -> Self {
+    /// `records`: what TCP streams bring, for one of the lanes.
+    pub(super) fn new(
+        lane: u8,
+        shared: Arc<Shared>,
+        events: mpsc::Sender<LaneEvent>,
+        records: Option<mpsc::Receiver<Records>>,
+    ) -> Self {
         Self {
             desk: Desk::new(lane, shared, events),
-            inbox: Inbox::new(),
+            inbox: Inbox::new(records),
             outbox: Outbox::new(lane),
             ports: Vec::new(),
             tables: Arc::default(),
@@ -131,8 +137,7 @@ impl Lane {
             Some(way) => way,
             None => epoch.path().ok_or(DropReason::NoPath)?.way,
         };
-        let Path::Udp(address) = way else { return Err(DropReason::NoPath) };
-        let to = RawAddress::new(address, self.desk.shared.ipv6);
+        let to = Carrier::of(&self.desk, way)?;
         let padded = aim.datagram.map_or(0, usize::from);
         let len = |body: &[u8]| u16::try_from(body.len()).map_err(|_| DropReason::TooBigForPath);
         let (head, body) = match chunk {

@@ -12,7 +12,9 @@ use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, OVERHEAD, TAG_LEN};
 use weft_router::offload::plain::Checksum;
 use weft_router::offload::{Cut, CutLimits};
+use weft_router::stream::MAX_DATAGRAM;
 
+use super::carrier::Carrier;
 use super::desk::Desk;
 use super::event::LaneEvent;
 use crate::sys::{self, RawAddress};
@@ -24,8 +26,6 @@ const MAX_BYTES: usize = 65_507;
 const MAX_DATAGRAMS: usize = 64;
 /// Room for a full train and the envelope that is being packed behind it.
 pub(super) const CAPACITY: usize = MAX_BYTES + MAX_DATAGRAM;
-/// The longest datagram that a path may take.
-const MAX_DATAGRAM: usize = 9216;
 /// A packed envelope that lacks no more than this of the path's datagram is padded to it, so that the train can go on.
 const PADDING_LIMIT: usize = 256;
 
@@ -34,7 +34,7 @@ pub(super) struct Train {
     epoch: Arc<SendEpoch>,
     /// What the envelopes say: this lane, or lane 0 to a peer that does not hear this one.
     lane: u8,
-    to: RawAddress,
+    to: Carrier,
     datagram: usize,
     buffer: Box<[u8]>,
     /// Bytes of sealed envelopes.
@@ -51,7 +51,7 @@ impl Train {
     pub(super) fn new(
         desk: &Desk,
         epoch: Arc<SendEpoch>,
-        to: RawAddress,
+        to: Carrier,
         datagram: u16,
         buffer: Box<[u8]>,
     ) -> Self {
@@ -202,27 +202,34 @@ impl Train {
             return;
         }
         let bytes = &self.buffer[..len];
+        let to = match &self.to {
+            Carrier::Udp(to) => to,
+            Carrier::Tcp(stream) => match stream.push_train(bytes, self.stride) {
+                Ok(()) => return self.epoch.count_sent(count as u64, len as u64),
+                Err(reason) => return desk.drop_on(self.epoch.drops(), reason, count as u64),
+            },
+        };
         if count > 1 && desk.shared.gso.load(Ordering::Relaxed) {
-            match send(desk.socket_of(self.lane), &self.to, bytes, Some(self.stride as u16)) {
+            match send(desk.socket_of(self.lane), to, bytes, Some(self.stride as u16)) {
                 Ok(()) => return self.epoch.count_sent(count as u64, len as u64),
                 Err(error) if is_refused(&error) => {}
                 Err(error) => return desk.drop_on(self.epoch.drops(), reason_of(&error), count as u64),
             }
-            if self.depart_singly(desk, len) {
+            if self.depart_singly(desk, to, len) {
                 // It was the train that was refused, not its datagrams: never again.
                 desk.shared.gso.store(false, Ordering::Relaxed);
                 desk.tell(LaneEvent::OffloadLost { what: "UDP_SEGMENT" });
             }
             return;
         }
-        self.depart_singly(desk, len);
+        self.depart_singly(desk, to, len);
     }
 
     /// Returns whether every datagram was taken.
-    fn depart_singly(&self, desk: &Desk, len: usize) -> bool {
+    fn depart_singly(&self, desk: &Desk, to: &RawAddress, len: usize) -> bool {
         let mut all = true;
         for datagram in self.buffer[..len].chunks(self.stride) {
-            match send(desk.socket_of(self.lane), &self.to, datagram, None) {
+            match send(desk.socket_of(self.lane), to, datagram, None) {
                 Ok(()) => self.epoch.count_sent(1, datagram.len() as u64),
                 Err(error) => {
                     all = false;
@@ -238,7 +245,7 @@ impl Train {
 pub(super) fn send_alone(
     desk: &Desk,
     epoch: &SendEpoch,
-    to: &RawAddress,
+    to: &Carrier,
     chunk: [&[u8]; 2],
     padded: usize,
 ) -> Result<(), DropReason> {
@@ -256,7 +263,12 @@ pub(super) fn send_alone(
     if worn {
         desk.tell(LaneEvent::Worn { host: epoch.host(), index: epoch.index() });
     }
-    send(desk.socket_of(desk.lane()), to, &datagram, None).map_err(|e| reason_of(&e))?;
+    match to {
+        Carrier::Udp(to) => {
+            send(desk.socket_of(desk.lane()), to, &datagram, None).map_err(|e| reason_of(&e))?;
+        }
+        Carrier::Tcp(stream) => stream.push_control(&datagram)?,
+    }
     epoch.count_sent(1, datagram.len() as u64);
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use thiserror::Error;
+use tokio::net::TcpListener;
 use weft_api::decision::{Decision, DecisionKey};
 use weft_api::fact::FactRecord;
 use weft_api::id::{BootId, HostId, MeshKey};
@@ -12,6 +13,7 @@ use weft_api::sign::{Signed, SigningKey};
 
 use crate::lane;
 use crate::quic::endpoint::SettingsError;
+use crate::tcp;
 
 /// What a member is made of.
 pub struct NodeConfig {
@@ -70,15 +72,19 @@ pub trait Persist: Send + Sync + 'static {
 pub enum StartError {
     /// Another process has the port.
     #[error(
-        "UDP port {port} is taken: stop what uses it (ss -ulpn 'sport = :{port}'), or choose another with --port"
+        "{protocol} port {port} is taken: stop what uses it (ss -tulpn 'sport = :{port}'), or choose another with --port"
     )]
     PortTaken {
+        /// UDP or TCP.
+        protocol: &'static str,
         /// The port.
         port: u16,
     },
     /// The socket cannot be made.
-    #[error("cannot listen on UDP {address}: {source}")]
+    #[error("cannot listen on {protocol} {address}: {source}")]
     Listen {
+        /// UDP or TCP.
+        protocol: &'static str,
         /// Where.
         address: SocketAddr,
         /// What the kernel says.
@@ -105,12 +111,31 @@ pub enum StartError {
     Quic(String),
 }
 
-/// The one port, a socket for each lane.
-pub(super) fn listen(address: SocketAddr, lanes: usize) -> Result<Vec<UdpSocket>, StartError> {
-    lane::listen(address, lanes).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortTaken { port: address.port() },
-        _ => StartError::Listen { address, source },
-    })
+/// The one port: a UDP socket for each lane, and TCP on the same number.
+pub(super) fn listen(address: SocketAddr, lanes: usize) -> Result<(Vec<UdpSocket>, TcpListener), StartError> {
+    /// A number that is free for UDP may be taken for TCP.
+    const TRIES: usize = 16;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let sockets = lane::listen(address, lanes).map_err(|e| not_listening("UDP", address, e))?;
+        let bound = match sockets.first() {
+            Some(socket) => socket.local_addr().map_err(|e| not_listening("UDP", address, e))?,
+            None => address,
+        };
+        match tcp::bind(bound).and_then(TcpListener::from_std) {
+            Ok(listener) => return Ok((sockets, listener)),
+            Err(_) if address.port() == 0 && tries < TRIES => {}
+            Err(error) => return Err(not_listening("TCP", bound, error)),
+        }
+    }
+}
+
+fn not_listening(protocol: &'static str, address: SocketAddr, source: io::Error) -> StartError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken { protocol, port: address.port() },
+        _ => StartError::Listen { protocol, address, source },
+    }
 }
 
 pub(super) fn random() -> Result<[u8; 32], StartError> {

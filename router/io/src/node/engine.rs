@@ -11,7 +11,9 @@ use weft_api::report::LinkState;
 use weft_api::roster::MeshRecord;
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::mesh::{self, Gossip};
-use weft_router::session::{Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Sessions, Why};
+use weft_router::session::{
+    Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why,
+};
 use weft_router::switch::Table;
 
 use super::keys::Live;
@@ -24,6 +26,7 @@ use crate::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
 use crate::quic::endpoint::Strangers;
 use crate::quic::socket::{Held, VirtualSocket};
 use crate::tables::{SendEpoch, Tables};
+use crate::tcp::Tcp;
 
 /// Hosts that join at a time; further ones are closed (`AgentBusy`).
 const MAX_JOINS: usize = 8;
@@ -36,6 +39,7 @@ pub(super) struct Engine {
     pub mesh: MeshRecord,
     pub mesh_key: MeshKey,
     pub lane: LaneHandle,
+    pub tcp: Arc<Tcp>,
     pub socket: Arc<VirtualSocket>,
     pub endpoint: quinn::Endpoint,
     pub dialler: quinn::ClientConfig,
@@ -49,7 +53,7 @@ pub(super) struct Engine {
     /// Incoming handshakes that are not finished.
     pub strangers: Arc<Strangers>,
     joins: Arc<Semaphore>,
-    itself: Weak<Engine>,
+    pub itself: Weak<Engine>,
     state: Mutex<State>,
 }
 
@@ -81,6 +85,7 @@ pub(super) struct Parts {
     pub mesh: MeshRecord,
     pub mesh_key: MeshKey,
     pub lane: LaneHandle,
+    pub tcp: Arc<Tcp>,
     pub socket: Arc<VirtualSocket>,
     pub endpoint: quinn::Endpoint,
     pub dialler: quinn::ClientConfig,
@@ -110,6 +115,7 @@ impl Engine {
             strangers: Arc::default(),
             joins: Arc::new(Semaphore::new(MAX_JOINS)),
             lane: parts.lane,
+            tcp: parts.tcp,
             socket: parts.socket,
             endpoint: parts.endpoint,
             dialler: parts.dialler,
@@ -369,6 +375,9 @@ impl Engine {
         connection: quinn::Connection,
         held: Held,
     ) {
+        if let Some(Remote::Tcp(stream)) = self.socket.remote(held.address()) {
+            self.tcp.prove(stream);
+        }
         let held = Arc::new(held);
         keep_for_a_while(connection.clone(), Arc::clone(&held));
         let writer = Arc::default();
@@ -376,7 +385,7 @@ impl Engine {
         state.live.insert(id, live);
     }
 
-    fn event(&self, state: &mut State, event: Event<'_>) {
+    pub(super) fn event(&self, state: &mut State, event: Event<'_>) {
         let mut actions = Vec::new();
         state.sessions.handle(self.start.elapsed(), event, &mut actions);
         let (mut tables, mut links) = (false, false);
@@ -417,6 +426,7 @@ impl Engine {
                 return true;
             }
             Action::SetPath(id, path) => self.set_path(state, id, path),
+            Action::OpenStream(host, address) => self.open_stream(host, address),
             Action::Probe(id, path, body, answer) => {
                 if let Some(send) = state.send_epoch(id) {
                     let body = body.to_vec();

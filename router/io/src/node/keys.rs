@@ -13,6 +13,7 @@ use weft_router::drop::DropReason;
 use weft_router::seal::{Chain, Direction};
 use weft_router::session::message::Message;
 use weft_router::session::{ConnectionId, Path, Rekey, Share, Why};
+use weft_router::stream;
 use zeroize::Zeroizing;
 
 use super::engine::{Engine, State, close};
@@ -220,7 +221,11 @@ impl Engine {
 
 /// The path and what it passes; `None` if nothing does.
 fn passable(path: Path) -> Option<tables::Path> {
-    let Path::Udp(address) = path else { return None };
+    let address = match path {
+        Path::Udp(address) => address,
+        Path::Tcp(_) => return Some(tables::Path { way: path, datagram: stream::MAX_DATAGRAM as u16 }),
+        Path::Relay(_) => return None,
+    };
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
     Some(tables::Path { way: Path::Udp(address), datagram: underlay_mtu(address) - headers })

@@ -35,10 +35,14 @@ impl Engine {
                 host: self.store.name(view.host).unwrap_or_default(),
                 id: view.host,
                 state: view.state,
-                transport: "udp".to_owned(),
+                transport: match view.path {
+                    Some(Path::Tcp(_)) => "tcp".to_owned(),
+                    _ => "udp".to_owned(),
+                },
                 address: view.path.and_then(|path| match path {
                     Path::Udp(address) => Some(address),
-                    Path::Tcp(_) | Path::Relay(_) => None,
+                    Path::Tcp(stream) => self.tcp.peer(stream),
+                    Path::Relay(_) => None,
                 }),
                 rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
                 mtu: send.and_then(|s| s.path()).map(|p| p.datagram),

@@ -76,6 +76,12 @@ pub(crate) fn dial_only(socket: std::net::UdpSocket) -> Result<Endpoint, Setting
     Ok(Endpoint::new(endpoint_config()?, None, socket, Arc::new(quinn::TokioRuntime))?)
 }
 
+/// An endpoint over a socket that is none of UDP, which only dials.
+pub(crate) fn dial_over(socket: Arc<dyn quinn::AsyncUdpSocket>) -> Result<Endpoint, SettingsError> {
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Ok(Endpoint::new_with_abstract_socket(endpoint_config()?, None, socket, runtime)?)
+}
+
 /// How to dial.
 pub(crate) fn client(key: &SigningKey, alpn: &[u8]) -> Result<ClientConfig, SettingsError> {
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls::client(key, alpn)?)?));

@@ -354,8 +354,9 @@ impl fmt::Debug for VirtualSocket {
     }
 }
 
+/// What is sent never waits.
 #[derive(Debug)]
-struct AlwaysWritable;
+pub(crate) struct AlwaysWritable;
 
 impl UdpPoller for AlwaysWritable {
     fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -50,7 +50,7 @@ impl World {
     pub(super) fn datagram(&mut self, from: usize, to: Remote, arrival: Arrival) {
         match to {
             Remote::Udp(address) => self.send(from, address, arrival),
-            Remote::Tcp(_) => unreachable!("the model has no streams"),
+            Remote::Tcp(stream) => self.record(from, stream, arrival),
             Remote::Relayed { by, host } => {
                 let relayed = Relayed { limit: 8, source: from, target: host, by: from, inner: arrival };
                 self.hand_over(from, by, relayed);
@@ -68,14 +68,20 @@ impl World {
         let lets_in = self.nats[to]
             .as_ref()
             .is_none_or(|nat| nat.open.get(&source).is_some_and(|at| now - *at < NAT_FORGETS));
-        let cut = self.cut.contains(&(from.min(to), from.max(to))) || self.blocked.contains(&(from, to));
-        let loss = match self.lossy {
-            Some((a, b, loss)) if [(a, b), (b, a)].contains(&(from, to)) => loss,
-            _ => self.loss,
-        };
-        if lets_in && !cut && !self.chance(loss) {
+        let pair = (from.min(to), from.max(to));
+        let no_udp = self.cut.contains(&pair) || self.no_udp.contains(&pair);
+        let cut = no_udp || self.blocked.contains(&(from, to));
+        if lets_in && !cut && !self.chance(self.loss_between(from, to)) {
             let delay = if self.chance(10) { 9 * MS } else { 2 * MS };
             self.later(delay, to, Remote::Udp(source), arrival);
+        }
+    }
+
+    /// Percent.
+    pub(super) fn loss_between(&self, from: usize, to: usize) -> u8 {
+        match self.lossy {
+            Some((a, b, loss)) if [(a, b), (b, a)].contains(&(from, to)) => loss,
+            _ => self.loss,
         }
     }
 

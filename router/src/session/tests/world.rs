@@ -8,7 +8,9 @@ use std::time::Duration;
 use weft_api::id::{BootId, HostId};
 use weft_api::roster::Cipher;
 
-use super::super::{Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why};
+use super::super::{
+    Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, StreamId, Why,
+};
 use super::keys::{Chain, Opening, Sealing};
 use super::underlay::{Nat, Relayed};
 use crate::drop::DropReason;
@@ -79,6 +81,13 @@ pub(super) enum Arrival {
         index: u32,
     },
     Relayed(Box<Relayed>),
+    /// A stream that the host wanted.
+    Opened {
+        peer: HostId,
+        address: SocketAddr,
+        stream: Option<StreamId>,
+    },
+    Ended(StreamId),
     Wake,
 }
 
@@ -119,6 +128,12 @@ pub(super) struct World {
     pub frames_every: Duration,
     pub frames: BTreeMap<(usize, usize), Duration>,
     pub relayed: u64,
+    /// UDP does not pass between these.
+    pub no_udp: BTreeSet<(usize, usize)>,
+    /// The ends of each TCP stream; `None` when it is over.
+    pub streams: Vec<Option<(usize, usize)>>,
+    /// When the last record of a stream came or comes to an end of it.
+    pub arrived: HashMap<(StreamId, usize), Duration>,
 }
 
 pub(super) fn id(n: usize) -> HostId {
@@ -151,6 +166,9 @@ impl World {
             frames_every: 20 * MS,
             frames: BTreeMap::new(),
             relayed: 0,
+            no_udp: BTreeSet::new(),
+            streams: Vec::new(),
+            arrived: HashMap::new(),
         };
         for i in 0..n {
             let host = world.fresh(i, 0);
@@ -197,6 +215,7 @@ impl World {
 
     pub(super) fn kill(&mut self, n: usize) {
         self.hosts[n].alive = false;
+        self.end_streams(n);
         self.lives[n] += 1;
     }
 
@@ -281,6 +300,7 @@ impl World {
             }
             Action::Unuse(peer) => assert!(host.used.remove(&peer).is_some()),
             Action::UseLane(..) => {}
+            Action::OpenStream(peer, address) => self.open_stream(n, peer, address),
             Action::ProbeLane(id, _, body) => {
                 let remote = self.hosts[n].remotes[&id];
                 self.seal(n, id, remote, Some(body.to_vec()));
@@ -340,6 +360,10 @@ impl World {
             }
             Arrival::Notice { index } => self.event(n, Event::Notice(index)),
             Arrival::Relayed(relayed) => self.relay(n, *relayed),
+            Arrival::Opened { peer, address, stream } => {
+                self.event(n, Event::StreamOpened(peer, address, stream));
+            }
+            Arrival::Ended(stream) => self.event(n, Event::StreamEnded(stream)),
             Arrival::Wake => self.event(n, Event::Tick),
         }
     }
