@@ -32,7 +32,9 @@ pub fn record_head(len: usize) -> [u8; LENGTH_LEN] {
 /// Where the datagram lies whose record begins at `at`; `None` if not all of it has come.
 #[inline]
 pub fn datagram_at(bytes: &[u8], at: usize) -> Result<Option<Range<usize>>, DropReason> {
-    let Some(head) = bytes.get(at..).and_then(|rest| rest.first_chunk::<LENGTH_LEN>()) else { return Ok(None) };
+    let Some(head) = bytes.get(at..).and_then(|rest| rest.first_chunk::<LENGTH_LEN>()) else {
+        return Ok(None);
+    };
     let len = usize::from(u16::from_be_bytes(*head));
     if !(1..=MAX_DATAGRAM).contains(&len) {
         return Err(DropReason::StreamGarbled);

@@ -150,10 +150,7 @@ struct Reached {
 }
 
 /// A connection by whatever answers first.
-async fn reach(
-    address: SocketAddr,
-    config: quinn::ClientConfig,
-) -> Result<Reached, JoinError> {
+async fn reach(address: SocketAddr, config: quinn::ClientConfig) -> Result<Reached, JoinError> {
     let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = std::net::UdpSocket::bind(any).map_err(JoinError::Socket)?;
     let by_udp = connect("UDP", endpoint::dial_only(socket).map_err(settings)?, config.clone(), address);

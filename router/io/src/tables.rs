@@ -380,7 +380,9 @@ mod tests {
         let key = || Chain::first(&[1; 32]).open_key(Cipher::ChaCha20Poly1305, Direction::FromDialler);
         let [before, next] = [1, 2].map(|index| ReceiveEpoch::new(HostId([1; 8]), index, key()));
         let [old, new] = ["192.0.2.1:1", "192.0.2.2:1"].map(|a| a.parse().unwrap());
-        let accept = |epoch: &ReceiveEpoch, counter, from| epoch.with_window(0, |w| w.accept(counter, Remote::Udp(from)));
+        let accept = |epoch: &ReceiveEpoch, counter, from| {
+            epoch.with_window(0, |w| w.accept(counter, Remote::Udp(from)))
+        };
         assert_eq!(accept(&before, 0, old), Ok(false));
         next.follow(&before);
         assert_eq!((accept(&next, 0, new), accept(&next, 1, new)), (Ok(true), Ok(false)));

@@ -53,9 +53,9 @@ pub use dialling::{DIAL_TIMEOUT, MAX_ADDRESSES, MAX_PENDING};
 pub use need::{IDLE_AFTER, MAX_ON_DEMAND};
 pub use path::{Path, Remote, StreamId};
 pub use paths::{COMPARE_INTERVAL, MAX_PATHS, PATH_LINGER, SEARCH_INTERVAL};
-pub use streams::{MAX_STREAMS, STREAM_AFTER};
 pub use peer::{KEYS_LINGER, MAX_CONNECTIONS};
 pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey, Share};
+pub use streams::{MAX_STREAMS, STREAM_AFTER};
 
 /// A QUIC connection, by a number that is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -62,7 +62,12 @@ impl Streams {
     }
 
     /// The address to open a stream to now.
-    pub(super) fn due(&mut self, now: Duration, addresses: &[SocketAddr], jitter: Jitter) -> Option<SocketAddr> {
+    pub(super) fn due(
+        &mut self,
+        now: Duration,
+        addresses: &[SocketAddr],
+        jitter: Jitter,
+    ) -> Option<SocketAddr> {
         if self.next().is_none_or(|at| now < at) || addresses.is_empty() {
             return None;
         }

@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use weft_router::chunk::{Chunk, ChunkKind, Chunks};
 use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
-use tokio::sync::mpsc;
 use weft_router::session::Remote;
 use weft_router::stream::datagram_at;
 
@@ -146,9 +146,7 @@ impl Inbox {
         match Shape::of(bytes)? {
             Shape::Envelope(header) => self.envelope(around, header, range, from)?,
             Shape::Bare if bytes.len() > MAX_QUIC_LEN => return Err(DropReason::ControlTooLong),
-            Shape::Bare => {
-                desk.tell_unproven(|| LaneEvent::Bare { from, bytes: bytes.to_vec() })
-            }
+            Shape::Bare => desk.tell_unproven(|| LaneEvent::Bare { from, bytes: bytes.to_vec() }),
             Shape::Notice(header) => {
                 desk.tell_unproven(|| LaneEvent::Notice { from, index: header.index });
             }

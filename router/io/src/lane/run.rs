@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use weft_router::chunk::{MAX_PROBE_LEN, probe_head, quic_head};
 use weft_router::drop::DropReason;
 
+use super::carrier::{Carrier, Records};
 use super::desk::Desk;
 use super::event::{Command, ControlChunk, LaneEvent};
 use super::inbound::{Inbox, Surroundings};
 use super::outbound::Outbox;
 use super::port::Port;
-use super::carrier::{Carrier, Records};
 use super::train::send_alone;
 use super::{Shared, Taps};
 use crate::sys::WaitList;

@@ -94,7 +94,9 @@ impl AsyncUdpSocket for Alone {
         loop {
             let received = self.received.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(cx);
             let Poll::Ready(datagram) = received else { return Poll::Pending };
-            let Some(datagram) = datagram else { return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())) };
+            let Some(datagram) = datagram else {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            };
             if let Some(place) = buffer.get_mut(..datagram.len()) {
                 place.copy_from_slice(&datagram);
                 let len = datagram.len();

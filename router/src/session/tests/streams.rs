@@ -13,7 +13,8 @@ const RETRANSMIT: Duration = Duration::from_millis(200);
 impl World {
     /// Opens a stream if the other machine lets it in.
     pub(super) fn open_stream(&mut self, n: usize, peer: HostId, address: std::net::SocketAddr) {
-        let there = (0..self.hosts.len()).find(|to| self.addresses[*to] == address && self.nats[*to].is_none());
+        let there =
+            (0..self.hosts.len()).find(|to| self.addresses[*to] == address && self.nats[*to].is_none());
         let reaches = |to: &usize| {
             let way = [(n, *to), (*to, n)];
             self.hosts[*to].alive && way.iter().all(|w| !self.cut.contains(w) && !self.blocked.contains(w))

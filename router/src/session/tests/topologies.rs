@@ -198,7 +198,12 @@ fn a_good_path_is_left_alone() {
             assert!(world.silence(a, b) < 1000 * MS);
         }
     }
-    assert!(world.relayed - relayed < 1000, "{} relayed in ten minutes at 3 % loss, {} streams", world.relayed - relayed, world.streams.len());
+    assert!(
+        world.relayed - relayed < 1000,
+        "{} relayed in ten minutes at 3 % loss, {} streams",
+        world.relayed - relayed,
+        world.streams.len()
+    );
 }
 
 proptest! {
