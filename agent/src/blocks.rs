@@ -45,12 +45,12 @@ pub async fn give(
         match given.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic())) {
             Err(GiveError::Full { decided: false, .. })
                 if matches!(tokio::time::timeout_at(limit, changes.changed()).await, Ok(Ok(()))) => {}
-            Err(GiveError::Unheld { address, ours }) => {
+            Err(e @ (GiveError::Unheld { address, .. } | GiveError::Elsewhere { address, .. })) => {
                 wish = wish.or_else(|| book.wish(network, range, address));
                 if wish.is_none()
                     || !matches!(tokio::time::timeout_at(limit, changes.changed()).await, Ok(Ok(())))
                 {
-                    return Err(GiveError::Unheld { address, ours });
+                    return Err(e);
                 }
             }
             given => return given,

@@ -1,5 +1,5 @@
 //! Who decides is asked here: the controller of this host if it has one, else the deciding host, by the same requests on a
-//! stream of the session.
+//! stream of the session. So are other hosts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -112,31 +112,31 @@ impl Deciding {
         let body = serde_json::to_vec(request)
             .map_err(|e| internal(&format!("a request cannot be written: {e}")))?;
         let (status, body) = self.ask(Method::POST, path, body.into(), Caller::Member(self.me)).await?;
-        let unreadable =
-            |e: serde_json::Error| internal(&format!("the deciding host's answer cannot be read: {e}"));
-        if status.is_success() {
-            // 204 has no body; what is wanted then is `()`.
-            let body = if body.is_empty() { &b"null"[..] } else { &body };
-            serde_json::from_slice(body).map_err(unreadable)
-        } else {
-            Err(serde_json::from_slice(&body).map_err(unreadable)?)
-        }
+        read(status, &body)
     }
 
     /// Asks for something to be removed, in the name of this host.
     pub async fn delete(&self, path: &str) -> Result<(), ApiError> {
         let (status, body) = self.ask(Method::DELETE, path, Bytes::new(), Caller::Member(self.me)).await?;
-        if status.is_success() {
-            return Ok(());
-        }
-        let unreadable =
-            |e: serde_json::Error| internal(&format!("the deciding host's answer cannot be read: {e}"));
-        Err(serde_json::from_slice(&body).map_err(unreadable)?)
+        read(status, &body)
     }
 
-    /// Serves the streams of other members, to whom the session says it is.
-    pub async fn serve(&self, from: HostId, stream: ApiStream) {
-        let served = self.served.clone();
+    /// Posts a request to another host, in the name of this one, and reads the answer.
+    pub async fn post_to<T: DeserializeOwned>(
+        &self,
+        host: HostId,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let body = serde_json::to_vec(request)
+            .map_err(|e| internal(&format!("a request cannot be written: {e}")))?;
+        let (status, body) = self.exchange(host, Method::POST, path, body.into(), "").await?;
+        read(status, &body)
+    }
+
+    /// Serves the streams of other members, to whom the session says it is: `own`, then what every host serves.
+    pub async fn serve(&self, from: HostId, stream: ApiStream, own: Router) {
+        let served = own.fallback_service(self.served.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let served = served.clone();
             async move {
@@ -224,11 +224,23 @@ impl Deciding {
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             return Ok((status, body.map_err(|e| internal(&e.to_string()))?.to_bytes()));
         }
-        let name = self.name(host);
         let does = if self.decider() == Some(host) { "decides" } else { "signs" };
+        let role = format!(" {does} for this mesh and");
+        self.exchange(host, method.clone(), path, body.clone(), &role).await
+    }
+
+    /// One request to another host. `role`: what it is, in a sentence that says that it cannot be asked.
+    async fn exchange(
+        &self,
+        host: HostId,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        role: &str,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
+        let name = self.name(host);
         let away = |why: &dyn std::fmt::Display| {
-            let sentence =
-                format!("{name} {does} for this mesh and cannot be asked ({why}): try again when it is back");
+            let sentence = format!("{name}{role} cannot be asked ({why}): try again when it is back");
             ApiError::new(ErrorKind::Unavailable, sentence)
         };
         let asked = async {
@@ -248,7 +260,20 @@ impl Deciding {
     }
 
     fn name(&self, host: HostId) -> String {
-        self.view.borrow().roster.get(&host).map_or_else(|| host.to_string(), |record| record.name.clone())
+        let view = self.view.borrow();
+        view.roster.get(&host).map_or_else(|| host.to_string(), |record| record.name.clone())
+    }
+}
+
+/// The noun that an answer is, or its error.
+fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, ApiError> {
+    let unreadable = |e: serde_json::Error| internal(&format!("the answer cannot be read: {e}"));
+    if status.is_success() {
+        // 204 has no body; what is wanted then is `()`.
+        let body = if body.is_empty() { &b"null"[..] } else { body };
+        serde_json::from_slice(body).map_err(unreadable)
+    } else {
+        Err(serde_json::from_slice(body).map_err(unreadable)?)
     }
 }
 

@@ -2,6 +2,7 @@
 //! happens. An engine that is away is a state, not an error: it is waited for.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,9 +153,16 @@ async fn survey<W: Wires>(
 ) -> Result<bool, EngineError> {
     let (mut strays, mut of_mesh) = (BTreeMap::new(), Vec::new());
     let mut naming = Naming { engine, book, deciding, away: None };
+    let mut elsewhere = book.networks_known();
     for listed in engine.networks().await? {
+        for id in listed.network.into_iter().chain(book.bound(&listed.id)) {
+            elsewhere.remove(&id);
+        }
         match naming.standing(&listed).await {
-            Standing::Of(network) => of_mesh.push((listed, network)),
+            Standing::Of(network) => {
+                elsewhere.remove(&network);
+                of_mesh.push((listed, network));
+            }
             Standing::Gone => {
                 let network = listed.network.or_else(|| book.bound(&listed.id));
                 let _our_own_doing = book.at_work(network);
@@ -170,25 +178,43 @@ async fn survey<W: Wires>(
     let all_named = naming.away.is_none();
     tell_strays(book, strays);
     for (listed, network) in of_mesh {
-        let containers = engine.containers(&listed.id).await?;
+        let containers = engine.containers(&listed.id, &listed.name).await?;
+        let pinned = containers.iter().flat_map(|c| c.pinned.iter().map(|ip| (*ip, c.name.clone())));
+        pin(book, network, pinned.collect()).await;
         let running = containers.into_iter().filter(|c| c.running && !c.endpoint.is_empty());
         let running: Vec<Listed> =
             running.map(|c| Listed { endpoint: c.endpoint, name: c.name, addresses: c.addresses }).collect();
-        compare(book, wires, listed.id, network, running).await;
+        compare(book, wires, Some(listed.id), network, running).await;
+    }
+    // What Docker has no more has no containers either.
+    for network in elsewhere {
+        pin(book, network, BTreeMap::new()).await;
+        compare(book, wires, None, network, Vec::new()).await;
     }
     Ok(all_named)
+}
+
+async fn pin(book: &Arc<Book>, network: NetworkId, pinned: BTreeMap<IpAddr, String>) {
+    let book = Arc::clone(book);
+    match tokio::task::spawn_blocking(move || book.pin(network, &pinned)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::warn!(error = %e, "what Docker has in its records cannot be written down"),
+        Err(e) => tracing::warn!(error = %e, "reading Docker's records died"),
+    }
 }
 
 async fn compare<W: Wires>(
     book: &Arc<Book>,
     wires: &W,
-    docker: String,
+    docker: Option<String>,
     network: NetworkId,
     running: Vec<Listed>,
 ) {
     let book = Arc::clone(book);
     let compared = tokio::task::spawn_blocking(move || {
-        book.bind(&docker, network)?;
+        if let Some(docker) = docker {
+            book.bind(&docker, network)?;
+        }
         book.compare(network, &running)
     });
     match compared.await {

@@ -23,13 +23,15 @@ pub struct Machine {
     pub routes: Vec<IpNet>,
 }
 
-/// The whole of it. `networks`: those whose bridge and tap are up. `groups`: what is listened to on them.
+/// The whole of it. `networks`: those whose bridge and tap are up. `groups`: what is listened to on them. `pins`: what stands in
+/// Docker's records.
 #[must_use]
 pub fn items(
     machine: &Machine,
     networks: &BTreeSet<NetworkId>,
     endpoints: &[Endpoint],
     groups: &Groups,
+    pins: &BTreeSet<(NetworkId, IpAddr)>,
 ) -> Vec<Item> {
     let mut items = vec![Item::Version(env!("CARGO_PKG_VERSION").to_owned())];
     items.extend(machine.addresses.iter().take(MAX_ADDRESSES).copied().map(Item::Address));
@@ -47,7 +49,15 @@ pub fn items(
             container: endpoint.container.clone(),
         })
     }));
+    let pinned = endpoints.iter().filter(|endpoint| is_pinned(endpoint, pins));
+    items.extend(pinned.map(|endpoint| Item::Pinned(endpoint.network, endpoint.mac)));
     items
+}
+
+/// Whether an address of the endpoint stands in Docker's record of its container.
+#[must_use]
+pub fn is_pinned(endpoint: &Endpoint, pins: &BTreeSet<(NetworkId, IpAddr)>) -> bool {
+    endpoint.addresses.iter().any(|address| pins.contains(&(endpoint.network, *address)))
 }
 
 /// Where others can reach this host: what the person said, or else the addresses of its interfaces.
@@ -80,10 +90,12 @@ mod tests {
         };
         let heard = BTreeSet::from(["239.1.2.3".parse().unwrap()]);
         let groups = Groups::from([(NetworkId(1), heard.clone()), (NetworkId(2), heard)]);
-        let items = items(&machine, &BTreeSet::from([NetworkId(1)]), &[endpoint], &groups);
-        assert_eq!(items.len(), 6, "{items:?}");
+        let pins = BTreeSet::from([(NetworkId(1), "10.32.0.2".parse().unwrap())]);
+        let items = items(&machine, &BTreeSet::from([NetworkId(1)]), &[endpoint], &groups, &pins);
+        assert_eq!(items.len(), 7, "{items:?}");
         assert!(items.contains(&Item::Network(NetworkId(1))));
-        assert!(matches!(items.last(), Some(Item::Endpoint(e)) if e.container == "web"));
+        assert!(items.iter().any(|item| matches!(item, Item::Endpoint(e) if e.container == "web")));
+        assert!(items.contains(&Item::Pinned(NetworkId(1), Mac([2; 6]))));
     }
 
     #[test]

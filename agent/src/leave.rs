@@ -209,7 +209,14 @@ fn no_new_ranges(_: HoldRange) -> Pin<Box<dyn Future<Output = Result<RangeHeld, 
 async fn connected(engine: &Engine) -> Option<Vec<String>> {
     let mut names = Vec::new();
     for network in engine.networks().await.ok()? {
-        names.extend(engine.containers(&network.id).await.ok()?.into_iter().map(|container| container.name));
+        names.extend(
+            engine
+                .containers(&network.id, &network.name)
+                .await
+                .ok()?
+                .into_iter()
+                .map(|container| container.name),
+        );
     }
     names.sort();
     names.dedup();

@@ -11,6 +11,7 @@
 //! | `stranded` | containers that Docker gave up on while we were away |
 //! | `attach` | what Docker did not start on a network: namespaces, and this host |
 //! | `blocks` | asks for blocks in advance |
+//! | `leases`, `returns` | single addresses of other hosts' blocks; what is given back |
 //! | `facts`, `tables`, `spread` | book -> facts; facts and decisions -> the switch's tables; who tells whom |
 //! | [`deciding`] | asks who decides: the controller here, or the deciding host |
 //! | `rekey` | fresh keys now, here and on other hosts |
@@ -32,12 +33,14 @@ mod docker;
 pub mod doctor;
 mod facts;
 pub mod firewall;
+mod leases;
 pub mod leave;
 mod naming;
 mod networks;
 mod plugin;
 mod program;
 mod rekey;
+mod returns;
 pub mod run;
 pub mod service;
 pub mod setup;

@@ -27,7 +27,9 @@ use crate::book::{Book, view_of};
 use crate::deciding::{Controller, Deciding};
 use crate::leave::Leaving;
 use crate::state::{Identity, LedgerError, Lock, StateDir, StateError};
-use crate::{blocks, clock, docker, naming, networks, plugin, rekey, socket, spread, stranded};
+use crate::{
+    blocks, clock, docker, leases, naming, networks, plugin, rekey, returns, socket, spread, stranded,
+};
 
 /// Streams of other members that are served at the same time; a further one is closed.
 const MAX_STREAMS: usize = 64;
@@ -126,7 +128,12 @@ pub async fn run(
         let of_every_host = rekey::routes(node.clone(), identity.host.clone()).merge(clock::routes());
         let deciding = Deciding::new(identity.id(), node.clone(), controller.as_deref(), of_every_host);
         let (tell_removed, removed) = watch::channel(false);
-        let mut mesh = tokio::spawn(answer_mesh(events, deciding.clone(), tell_removed));
+        let mut mesh = tokio::spawn(answer_mesh(
+            events,
+            deciding.clone(),
+            leases::routes(Arc::clone(&book), deciding.clone()),
+            tell_removed,
+        ));
         let docker = docker::watch(Arc::clone(&book), bridges.clone(), deciding.clone());
         tokio::spawn(naming::withdraw(Arc::clone(&book), deciding.clone()));
         decider.send_replace(Some(deciding.clone()));
@@ -135,6 +142,9 @@ pub async fn run(
         let stranded = stranded::keep(Arc::clone(&book), docker.clone(), present.clone());
         tokio::spawn(spread::into_book(Arc::clone(&book), node.clone()));
         tokio::spawn(blocks::keep(Arc::clone(&book), deciding.clone()));
+        tokio::spawn(leases::borrow(Arc::clone(&book), deciding.clone()));
+        tokio::spawn(leases::settle(Arc::clone(&book), deciding.clone()));
+        tokio::spawn(returns::keep(Arc::clone(&book), deciding.clone()));
         tokio::spawn(spread::out_of_book(
             identity.clone(),
             Arc::clone(&book),
@@ -272,16 +282,17 @@ fn with_own_decisions(mut stored: Stored, controller: Option<&dyn Controller>) -
 async fn answer_mesh(
     mut events: mpsc::Receiver<NodeEvent>,
     deciding: Deciding,
+    routes: axum::Router,
     removed: watch::Sender<bool>,
 ) {
     let streams = Arc::new(Semaphore::new(MAX_STREAMS));
     while let Some(event) = events.recv().await {
         let permit = Arc::clone(&streams).try_acquire_owned();
-        let deciding = deciding.clone();
+        let (deciding, routes) = (deciding.clone(), routes.clone());
         match (event, permit) {
             (NodeEvent::ApiStream { from, stream }, Ok(permit)) => {
                 tokio::spawn(async move {
-                    deciding.serve(from, stream).await;
+                    deciding.serve(from, stream, routes).await;
                     drop(permit);
                 });
             }

@@ -120,7 +120,7 @@ pub async fn out_of_book(
         let ready = present.borrow_and_update().ready.clone();
         let (view, endpoints) = (book.view(), book.endpoints());
         let groups = heard.borrow_and_update().clone();
-        node.publish(items(&machine, &ready, &endpoints, &groups));
+        node.publish(items(&machine, &ready, &endpoints, &groups, &book.pins()));
         let networks = book.networks();
         let here = networks.iter().filter(|network| ready.contains(&network.id));
         node.set_networks(

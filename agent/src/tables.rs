@@ -1,5 +1,5 @@
-//! Facts and decisions -> what the switch needs of a network. An endpoint counts only if its address lies in a block of the
-//! host that claims it (PROTOCOL 7); what is on this host outranks what others say.
+//! Facts and decisions -> what the switch needs of a network. An endpoint counts only if its address lies in a block or
+//! a lease of the host that claims it (PROTOCOL 7); what is on this host outranks what others say.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use weft_api::roster::Standing;
 use weft_router::switch::{Block, Owner, Table};
 use weft_router_io::node::MeshView;
 
-use crate::book::blocks;
+use crate::book::{blocks, leases, lessee};
 use crate::state::ledger::Endpoint;
 
 /// The table of a network. `own`: the endpoints of this host, on any network. `heard`: the multicast groups of it that are
@@ -27,6 +27,8 @@ pub fn table(
     let held = blocks(view).filter(|(n, ..)| *n == network.id);
     let blocks = held.map(|(_, range, owner)| Block { range, owner: owner_of(me, owner) }).collect();
     let mut table = Table::new(network.id, network.mtu, blocks);
+    let leased = leases(view).filter(|(n, ..)| *n == network.id);
+    table.leases = leased.map(|(_, address, owner)| (address, owner_of(me, owner))).collect();
     table.gateways = network.subnets.iter().map(|subnet| subnet.gateway).collect();
     for endpoint in own.iter().filter(|e| e.network == network.id) {
         table.add_endpoint(endpoint.mac, &endpoint.addresses, Owner::Here);
@@ -68,14 +70,17 @@ fn others(me: HostId, view: &MeshView) -> impl Iterator<Item = (HostId, &Vec<Ite
     facts.map(|(host, facts)| (*host, &facts.1))
 }
 
-/// Whether an address lies in a block of this host, by the decisions.
+/// Whether an address is this host's to give, by the decisions.
 pub fn may_claim(view: &MeshView, network: NetworkId, host: HostId, ip: IpAddr) -> bool {
+    if let Some(lessee) = lessee(view, network, ip) {
+        return lessee == host;
+    }
     blocks(view).any(|(of, range, owner)| of == network && owner == host && range.contains(&ip))
 }
 
 /// The endpoints that a host may claim, with those of their addresses that are its own to give.
 fn claims(table: &Table, network: NetworkId, host: HostId, items: &[Item]) -> Vec<(Mac, Vec<IpAddr>)> {
-    let may = |ip: &IpAddr| table.block_owner(*ip) == Some(Owner::Host(host)) && !table.gateways.contains(ip);
+    let may = |ip: &IpAddr| table.owner_of(*ip) == Some(Owner::Host(host)) && !table.gateways.contains(ip);
     let claim = |item: &Item| match item {
         Item::Endpoint(e) if e.network == network && !e.mac.is_group() && e.mac != Mac::GATEWAY => {
             let addresses: Vec<IpAddr> = e.addresses.iter().copied().filter(may).collect();
@@ -192,7 +197,7 @@ mod tests {
         assert_eq!(table.endpoints[&mac("10.32.0.70")], Owner::Host(key(2).id()));
         assert_eq!(table.addresses.len(), 1);
         assert!(table.hosts.contains(&key(2).id()) && !table.hosts.contains(&key(3).id()));
-        assert_eq!(table.block_owner("10.32.0.3".parse().unwrap()), Some(Owner::Here));
+        assert_eq!(table.owner_of("10.32.0.3".parse().unwrap()), Some(Owner::Here));
     }
 
     #[test]

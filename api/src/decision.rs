@@ -1,7 +1,7 @@
 //! Decisions: what the controller says. Signed under a revision, gossiped, kept on every disk (DESIGN rule 1, PROTOCOL 7).
 //! One key holds one decision; the higher revision replaces the lower.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,8 @@ pub enum DecisionKey {
     Block(NetworkId, IpNet),
     /// Where the controller can be asked.
     Controller,
+    /// One address of a network, apart from the block that it lies in.
+    Lease(NetworkId, IpAddr),
 }
 
 /// What holds.
@@ -59,5 +61,10 @@ pub enum DecisionBody {
         host: HostId,
         /// Where it was last known.
         addresses: Vec<SocketAddr>,
+    },
+    /// The address belongs to this host, whoever holds the block that it lies in.
+    Lease {
+        /// The lessee.
+        owner: HostId,
     },
 }

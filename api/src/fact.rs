@@ -168,6 +168,8 @@ pub enum Item {
     },
     /// An address that others see it at.
     Seen(SocketAddr),
+    /// The address of the endpoint with this MAC stands in Docker's own record of its container, so that it keeps it.
+    Pinned(NetworkId, Mac),
 }
 
 impl Item {

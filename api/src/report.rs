@@ -189,6 +189,9 @@ pub struct Endpoint {
     pub host: String,
     /// The host can be reached.
     pub reachable: bool,
+    /// Its address stands in Docker's own record (`--ip`), so that it keeps it.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// A network and what is known of it here.
@@ -210,6 +213,9 @@ pub struct Network {
     pub endpoints: usize,
     /// Which host may hand out what.
     pub blocks: Vec<Block>,
+    /// Single addresses that are another host's than the block that they lie in.
+    #[serde(default)]
+    pub leases: Vec<Lease>,
     /// How it is on this host.
     pub state: NetworkState,
     /// Why it does not work here, if it does not.
@@ -239,6 +245,17 @@ pub struct Block {
     pub host: String,
     /// Addresses of it in use, as far as facts say.
     pub used: usize,
+}
+
+/// An address that was lent out of a block.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// The address.
+    pub address: IpAddr,
+    /// The lessee's name.
+    pub host: String,
+    /// It is in use, as far as facts say.
+    pub used: bool,
 }
 
 /// A token, without its secret.

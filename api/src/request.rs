@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::decision::DecisionKey;
 use crate::id::{HostId, HostKey, NetworkId, TokenId};
 use crate::network::MtuOption;
 use crate::roster::{MeshRecord, RosterRecord};
@@ -38,6 +39,12 @@ pub mod path {
     pub const RANGES: &str = "/v1/ranges";
     /// POST [`super::WantBlock`] -> [`super::BlockGranted`]; hosts only, decided by the controller
     pub const BLOCKS: &str = "/v1/blocks";
+    /// POST [`super::AskLoan`]: another host asks for an address of a block of the host that is asked; hosts only
+    pub const LOANS: &str = "/v1/loans";
+    /// POST [`super::Lend`]: the holder of a block lends an address of it; hosts only, decided by the controller
+    pub const LEASES: &str = "/v1/leases";
+    /// POST [`super::GiveUp`]: a host gives a block or a lease back; hosts only, decided by the controller
+    pub const GIVEN_UP: &str = "/v1/given-up";
     /// POST `Signed<JoinWish>` as [`super::Join`] -> [`super::Admitted`]; passed on by any member, decided by a signer
     pub const JOIN: &str = "/v1/join";
     /// GET -> `Vec<`[`crate::report::Skew`]`>`: the clocks of the other hosts against this one's
@@ -129,6 +136,38 @@ pub struct WantBlock {
 pub struct BlockGranted {
     /// All of them, old and new.
     pub blocks: Vec<IpNet>,
+}
+
+/// A host asks the holder of a block for one address of it, which a container wants there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AskLoan {
+    /// Of which network.
+    pub network: NetworkId,
+    /// Which one.
+    pub address: IpAddr,
+}
+
+/// The holder of a block lends one address of it. It has written that down before, and gives the address to nobody.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lend {
+    /// Of which network.
+    pub network: NetworkId,
+    /// Which one.
+    pub address: IpAddr,
+    /// To this host; absent: to nobody after all.
+    pub to: Option<HostId>,
+    /// The revision of the last decision about this address that the holder knows, 0 if there is none. After a newer one
+    /// nothing is decided: the request was late.
+    pub seen: u64,
+}
+
+/// A host gives back what was decided to be its own. It has written that down before, and uses it no more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GiveUp {
+    /// A block or a lease.
+    pub key: DecisionKey,
+    /// The revision under which it was the host's. If it was decided anew since, nothing happens.
+    pub revision: u64,
 }
 
 /// What weft puts on a network by itself, on the host that is asked.

@@ -80,7 +80,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  weft links\n  weft links --json | jq '.[] | {host, rtt_ms, drops}'")]
     Links(Format),
     /// List the containers on networks of the mesh, on all hosts
-    #[command(after_help = "Examples:\n  weft ps\n  weft ps --json")]
+    #[command(
+        after_help = "Examples:\n  weft ps\n  weft ps --json\n\nPINNED: its address stands in Docker's own record (--ip), so that it has it at every start."
+    )]
     Ps(Format),
     /// Make, list, show and remove networks
     #[command(subcommand)]

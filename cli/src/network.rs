@@ -151,6 +151,15 @@ fn details(network: &Network) -> String {
         text.push('\n');
         text.push_str(&table.text());
     }
+    if !network.leases.is_empty() {
+        let mut table = Columns::new(["LEASED", "HOST", "IN USE"]);
+        for lease in &network.leases {
+            let used = if lease.used { "yes" } else { "no" };
+            table.row([lease.address.to_string(), lease.host.clone(), used.into()]);
+        }
+        text.push('\n');
+        text.push_str(&table.text());
+    }
     text
 }
 
@@ -163,7 +172,7 @@ fn ranges(network: &Network) -> String {
 mod tests {
     use weft_api::id::NetworkId;
     use weft_api::network::Subnet;
-    use weft_api::report::Block;
+    use weft_api::report::{Block, Lease};
 
     use super::*;
 
@@ -180,6 +189,7 @@ mod tests {
             hosts: vec!["h1".into(), "h2".into()],
             endpoints: 2,
             blocks: vec![Block { range: "10.32.0.0/26".parse().unwrap(), host: "h1".into(), used: 2 }],
+            leases: vec![Lease { address: "10.32.0.7".parse().unwrap(), host: "h2".into(), used: true }],
             state: NetworkState::Here,
             problem: None,
         }
@@ -206,7 +216,10 @@ mod tests {
              \x20 Hosts:       h1 h2\n\
              \n\
              BLOCK          HOST   IN USE\n\
-             10.32.0.0/26   h1     2\n"
+             10.32.0.0/26   h1     2\n\
+             \n\
+             LEASED      HOST   IN USE\n\
+             10.32.0.7   h2     yes\n"
         );
     }
 }

@@ -148,7 +148,7 @@ fn way(trace: &Trace) -> String {
 }
 
 fn endpoint_table(endpoints: &Vec<Endpoint>) -> String {
-    let mut table = Columns::new(["CONTAINER", "NETWORK", "IP", "MAC", "HOST"]);
+    let mut table = Columns::new(["CONTAINER", "NETWORK", "IP", "PINNED", "MAC", "HOST"]);
     for endpoint in endpoints {
         let host = if endpoint.reachable {
             endpoint.host.clone()
@@ -159,6 +159,7 @@ fn endpoint_table(endpoints: &Vec<Endpoint>) -> String {
             endpoint.container.clone(),
             endpoint.network.clone(),
             join(&endpoint.addresses),
+            if endpoint.pinned { "yes" } else { "no" }.into(),
             endpoint.mac.to_string(),
             host,
         ]);
@@ -283,11 +284,12 @@ mod tests {
             mac: Mac([2, 0x42, 10, 32, 0, 2]),
             host: "h1".into(),
             reachable: false,
+            pinned: true,
         };
         assert_eq!(
             endpoint_table(&vec![endpoint]),
-            "CONTAINER   NETWORK   IP          MAC                 HOST\n\
-             web         app       10.32.0.2   02:42:0a:20:00:02   h1 (unreachable)\n"
+            "CONTAINER   NETWORK   IP          PINNED   MAC                 HOST\n\
+             web         app       10.32.0.2   yes      02:42:0a:20:00:02   h1 (unreachable)\n"
         );
     }
 }

@@ -157,8 +157,8 @@ impl Controller {
         Self(Arc::new(Inner { keys, mesh: mesh.mesh, clock, core, changes }))
     }
 
-    /// The API: of who decides POST and DELETE of networks, tokens and hosts, GET of tokens, POST of blocks, join and goodbye; of another signer what
-    /// concerns tokens, hosts, join and goodbye. Each request
+    /// The API: of who decides POST and DELETE of networks, tokens and hosts, GET of tokens, POST of blocks, leases, what is given up, join
+    /// and goodbye; of another signer what concerns tokens, hosts, join and goodbye. Each request
     /// must carry an `Extension` of [`weft_api::request::Caller`]. Answers are the noun in JSON, or 204 without a body, or an
     /// [`ApiError`] with its status.
     pub fn routes(&self) -> axum::Router {

@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_api::decision::DecisionBody;
 use weft_api::error::{ApiError, ErrorKind};
+use weft_api::id::HostId;
 use weft_api::request::{
-    Admitted, BlockGranted, Caller, CreateNetwork, HoldRange, Join, NewToken, WantBlock, path,
+    Admitted, BlockGranted, Caller, CreateNetwork, GiveUp, HoldRange, Join, Lend, NewToken, WantBlock, path,
 };
 use weft_controller_state::{Command, Event, Refusal};
 
@@ -30,7 +31,9 @@ pub(crate) fn routes(controller: Controller) -> Router {
         .route(path::NETWORKS, post(create_network))
         .route(&named(path::NETWORKS, "name"), delete(remove_network))
         .route(path::RANGES, post(hold_range))
-        .route(path::BLOCKS, post(grant_block));
+        .route(path::BLOCKS, post(grant_block))
+        .route(path::LEASES, post(lend))
+        .route(path::GIVEN_UP, post(give_up));
     let decisions = if controller.decides() { decisions } else { Router::new() };
     decisions
         .route(path::TOKENS, get(list_tokens).post(new_token))
@@ -61,10 +64,8 @@ async fn create_network(asked: Asked, body: Bytes) -> Response {
 async fn hold_range(asked: Asked, body: Bytes) -> Response {
     answer(asked, move |controller, caller| {
         let wish: HoldRange = read(&body)?;
-        let Caller::Member(host) = caller else {
-            let sentence = "ranges are held for hosts, not for people: weft network create makes a network";
-            return Err(ApiError::new(ErrorKind::Forbidden, sentence));
-        };
+        let host =
+            host(caller, "ranges are held for hosts, not for people: weft network create makes a network")?;
         json(&controller.hold(host, &wish)?)
     })
     .await
@@ -93,10 +94,8 @@ async fn remove_host(asked: Asked, Path(name): Path<String>) -> Response {
 async fn grant_block(asked: Asked, body: Bytes) -> Response {
     answer(asked, move |controller, caller| {
         let want: WantBlock = read(&body)?;
-        let Caller::Member(host) = caller else {
-            let sentence = "blocks are given to hosts, not to people: start a container, and its host asks";
-            return Err(ApiError::new(ErrorKind::Forbidden, sentence));
-        };
+        let host =
+            host(caller, "blocks are given to hosts, not to people: start a container, and its host asks")?;
         let (network, range) = (want.network, want.range);
         let blocks = controller.run(Command::GrantBlock { host, want }, |state, _| {
             state.blocks_of(network, range, host).collect()
@@ -104,6 +103,32 @@ async fn grant_block(asked: Asked, body: Bytes) -> Response {
         json(&BlockGranted { blocks })
     })
     .await
+}
+
+async fn lend(asked: Asked, body: Bytes) -> Response {
+    answer(asked, move |controller, caller| {
+        let loan: Lend = read(&body)?;
+        let host = host(caller, "addresses are lent by hosts, not by people: docker run --ip asks for one")?;
+        done(controller, Command::Lend { host, loan })
+    })
+    .await
+}
+
+async fn give_up(asked: Asked, body: Bytes) -> Response {
+    answer(asked, move |controller, caller| {
+        let what: GiveUp = read(&body)?;
+        let host = host(caller, "blocks are given back by hosts, not by people: each does it by itself")?;
+        done(controller, Command::GiveUp { host, what })
+    })
+    .await
+}
+
+/// The host that asks; people get the sentence.
+fn host(caller: Caller, sentence: &str) -> Result<HostId, ApiError> {
+    match caller {
+        Caller::Member(host) => Ok(host),
+        Caller::Admin => Err(ApiError::new(ErrorKind::Forbidden, sentence)),
+    }
 }
 
 async fn join(asked: Asked, body: Bytes) -> Response {

@@ -19,6 +19,8 @@ pub struct Space {
     blocks: BTreeMap<u128, Block>,
     /// First addresses of the blocks that have a free address, so that full ones cost nothing.
     open: BTreeSet<u128>,
+    /// Single addresses outside of these blocks, and whether they are in use.
+    leases: BTreeMap<u128, bool>,
 }
 
 /// No address is left in the blocks.
@@ -58,6 +60,12 @@ pub enum ClaimError {
         /// The address.
         address: IpAddr,
     },
+    /// In a block of this host, and lent to another.
+    #[error("{address} is lent to another host: choose another address")]
+    Lent {
+        /// The address.
+        address: IpAddr,
+    },
     /// In a block that this host does not hold; the decisions say whose it is.
     #[error(
         "{address} lies in {block}, which is not this host's: choose an address of this host's blocks, or run the container on the host that holds that one"
@@ -84,7 +92,7 @@ impl Space {
     /// A space without blocks yet; nothing can be given before [`Space::add_block`].
     #[must_use]
     pub fn new(range: IpNet, gateway: IpAddr) -> Self {
-        Self { range, gateway, blocks: BTreeMap::new(), open: BTreeSet::new() }
+        Self { range, gateway, blocks: BTreeMap::new(), open: BTreeSet::new(), leases: BTreeMap::new() }
     }
 
     /// The range.
@@ -107,6 +115,32 @@ impl Space {
         Ok(())
     }
 
+    /// This address is lent to another host: it is nobody's here. Outside of the blocks nothing happens.
+    pub fn lend(&mut self, lent: IpAddr) {
+        self.mark(lent, |block, bit| block.lent |= bit);
+    }
+
+    /// This address is kept for who asks for it by name, such as a stopped container. Outside of the blocks nothing happens.
+    pub fn keep(&mut self, kept: IpAddr) {
+        self.mark(kept, |block, bit| block.kept |= bit);
+    }
+
+    /// This address is leased to this host: it is given to who asks for it by name.
+    pub fn add_lease(&mut self, leased: IpAddr) {
+        if self.locate(leased).is_ok() {
+            self.leases.entry(bits(leased)).or_insert(false);
+        }
+    }
+
+    fn mark(&mut self, at: IpAddr, mark: impl FnOnce(&mut Block, u64)) {
+        let Ok((base, bit)) = self.locate(at) else { return };
+        let Some(block) = self.blocks.get_mut(&base) else { return };
+        mark(block, bit);
+        if block.free() == 0 {
+            self.open.remove(&base);
+        }
+    }
+
     /// This host no longer holds the block; what was in use there, and is now forgotten.
     pub fn remove_block(&mut self, block: IpNet) -> Vec<IpAddr> {
         let base = first(block);
@@ -122,9 +156,28 @@ impl Space {
         self.blocks.values().map(|block| block.net)
     }
 
-    /// The addresses in use, ascending.
+    /// The addresses in use, those of the blocks first.
     pub fn taken(&self) -> impl Iterator<Item = IpAddr> {
-        self.blocks.values().flat_map(|block| block.taken_addresses(self.range))
+        let leased = self.leases.iter().filter(|(_, taken)| **taken);
+        let leased = leased.map(|(at, _)| address(self.range, *at));
+        self.blocks.values().flat_map(|block| block.taken_addresses(self.range)).chain(leased)
+    }
+
+    /// The blocks in which nothing is in use, kept or lent, descending. `all`: every one; otherwise those without which at most a
+    /// quarter of the addresses would be used, so that none is wanted again soon.
+    #[must_use]
+    pub fn spare_blocks(&self, all: bool) -> Vec<IpNet> {
+        let used = self.used();
+        let mut capacity = self.capacity();
+        let idle = self.blocks.values().rev().filter(|block| block.busy() == 0);
+        idle.filter(|block| {
+            let left = capacity - block.usable.count_ones() as usize;
+            let spare = all || left > 0 && used * 4 <= left;
+            capacity = if spare { left } else { capacity };
+            spare
+        })
+        .map(|block| block.net)
+        .collect()
     }
 
     /// Gives the lowest free address.
@@ -140,10 +193,17 @@ impl Space {
         Ok(address(self.range, base + u128::from(offset)))
     }
 
-    /// Gives exactly this address, if it is free and in a block of this host.
+    /// Gives exactly this address, if it is free and leased to this host, or not lent and in a block of it.
     pub fn claim(&mut self, wanted: IpAddr) -> Result<(), ClaimError> {
         let (base, bit) = self.locate(wanted)?;
+        if let Some(taken) = self.leases.get_mut(&bits(wanted)) {
+            let was = std::mem::replace(taken, true);
+            return if was { Err(ClaimError::InUse { address: wanted }) } else { Ok(()) };
+        }
         let Some(block) = self.blocks.get_mut(&base) else { return Err(self.not_ours(wanted)) };
+        if block.lent & bit != 0 {
+            return Err(ClaimError::Lent { address: wanted });
+        }
         if block.taken & bit != 0 {
             return Err(ClaimError::InUse { address: wanted });
         }
@@ -157,10 +217,13 @@ impl Space {
     /// Takes an address back; `false` if it was not in use.
     pub fn release(&mut self, given: IpAddr) -> bool {
         let Ok((base, bit)) = self.locate(given) else { return false };
+        if let Some(taken) = self.leases.get_mut(&bits(given)) {
+            return std::mem::replace(taken, false);
+        }
         let Some(block) = self.blocks.get_mut(&base) else { return false };
         let was = block.taken & bit != 0;
         block.taken &= !bit;
-        if was {
+        if block.free() != 0 {
             self.open.insert(base);
         }
         was
@@ -169,14 +232,16 @@ impl Space {
     /// Whether the address is in use here.
     #[must_use]
     pub fn is_taken(&self, given: IpAddr) -> bool {
-        self.locate(given)
-            .is_ok_and(|(base, bit)| self.blocks.get(&base).is_some_and(|block| block.taken & bit != 0))
+        let leased = || self.leases.get(&bits(given)).copied().unwrap_or(false);
+        self.locate(given).is_ok_and(|(base, bit)| {
+            self.blocks.get(&base).is_some_and(|block| block.taken & bit != 0) || leased()
+        })
     }
 
-    /// Addresses in use.
+    /// Addresses of the blocks that nobody is given without asking for them: in use, kept or lent.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.blocks.values().map(|block| block.taken.count_ones() as usize).sum()
+        self.blocks.values().map(|block| block.busy().count_ones() as usize).sum()
     }
 
     /// Addresses that the blocks have for containers, in use or free.
@@ -185,7 +250,7 @@ impl Space {
         self.blocks.values().map(|block| block.usable.count_ones() as usize).sum()
     }
 
-    /// Half of the addresses are in use, or there are none: time to ask for another block.
+    /// Half of the addresses are used, or there are none: time to ask for another block.
     #[must_use]
     pub fn wants_block(&self) -> bool {
         self.used() * 2 >= self.capacity()
@@ -221,6 +286,10 @@ impl Space {
 struct Block {
     net: IpNet,
     taken: u64,
+    /// Which addresses are given to who asks for them by name only.
+    kept: u64,
+    /// Which addresses are another host's.
+    lent: u64,
     /// Which addresses a container may have.
     usable: u64,
 }
@@ -234,11 +303,15 @@ impl Block {
                 at != gateway && !is_reserved(range, at)
             })
             .fold(0, |mask, offset| mask | 1 << offset);
-        Self { net, taken: 0, usable }
+        Self { net, taken: 0, kept: 0, lent: 0, usable }
     }
 
     fn free(&self) -> u64 {
-        self.usable & !self.taken
+        self.usable & !self.busy()
+    }
+
+    fn busy(&self) -> u64 {
+        self.taken | self.kept | self.lent
     }
 
     fn taken_addresses(self, range: IpNet) -> impl Iterator<Item = IpAddr> {

@@ -45,7 +45,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weft-lab", &[]),
     ("weft-demo", &["weft-lab"]),
     ("weft-bench", &["weft-lab", "weft-api", "weft-router"]),
-    ("weft-tests", &["weft-lab", "weft-api", "weft-router", "weft-router-io"]),
+    (
+        "weft-tests",
+        &["weft-lab", "weft-api", "weft-router", "weft-router-io", "weft-agent", "weft-controller-state"],
+    ),
 ];
 
 /// Crates that think and do not act.

@@ -7,7 +7,7 @@ use weft_api::fact::Item;
 use weft_api::id::{HostId, NetworkId};
 use weft_api::network::{DEFAULT_MTU, Network};
 use weft_api::report::{
-    Block, Endpoint, Host, Link, Network as NetworkReport, NetworkState, Part, Skew, Status,
+    Block, Endpoint, Host, Lease, Link, Network as NetworkReport, NetworkState, Part, Skew, Status,
 };
 use weft_api::roster::{RosterRecord, Standing};
 use weft_router::offload::Offloads;
@@ -16,10 +16,11 @@ use weft_router_io::lane::Granted;
 use weft_router_io::node::MeshView;
 
 use super::Api;
-use crate::book::blocks;
+use crate::book::{blocks, leases};
 use crate::clock;
 use crate::deciding::decider;
 use crate::docker::Docker;
+use crate::facts::is_pinned;
 use crate::tables;
 
 impl Api {
@@ -79,8 +80,10 @@ impl Api {
             self.book.networks().into_iter().map(|network| (network.id, network.name)).collect();
         let name = |id: NetworkId| networks.get(&id).cloned().unwrap_or_else(|| id.to_string());
         let mut endpoints: Vec<Endpoint> = Vec::new();
+        let pins = self.book.pins();
         for endpoint in self.book.endpoints() {
             endpoints.push(Endpoint {
+                pinned: is_pinned(&endpoint, &pins),
                 container: named(&endpoint.container, || format!("{:.12}", endpoint.id)),
                 network: name(endpoint.network),
                 addresses: endpoint.addresses,
@@ -99,7 +102,9 @@ impl Api {
                     if addresses.is_empty() {
                         continue;
                     }
+                    let pinned = Item::Pinned(endpoint.network, endpoint.mac);
                     endpoints.push(Endpoint {
+                        pinned: items(&view, host).contains(&pinned),
                         container: named(&endpoint.container, || "-".into()),
                         network: name(endpoint.network),
                         addresses,
@@ -128,6 +133,7 @@ impl Api {
             hosts: Vec::new(),
             endpoints: 0,
             blocks: Vec::new(),
+            leases: Vec::new(),
             state: NetworkState::Conflict,
             problem: Some(stray.why),
         }));
@@ -171,8 +177,14 @@ impl Api {
             host: host_name(view, owner),
             used: used.iter().filter(|ip| range.contains(*ip)).count(),
         });
+        let leases = leases(view).filter(|(n, ..)| *n == network.id).map(|(_, address, owner)| Lease {
+            address,
+            host: host_name(view, owner),
+            used: used.contains(&address),
+        });
         let problem = present.problems.get(&network.id);
         NetworkReport {
+            leases: leases.collect(),
             blocks: blocks.collect(),
             state: match problem {
                 _ if self.book.absent().contains_key(&network.id) => NetworkState::Detached,

@@ -11,7 +11,7 @@ use weft_router_io::node::MeshView;
 
 use super::Api;
 use super::report::{host_name, items, members};
-use crate::book::blocks;
+use crate::book::{blocks, lessee};
 
 impl Api {
     /// `to`: an address on a network, a container's name, or a host's.
@@ -89,17 +89,22 @@ impl Api {
             let name = if own.container.is_empty() { "a container" } else { own.container.as_str() };
             return Some((me, format!("{name} on this host has it"), format!("MAC {}, given here", own.mac)));
         }
-        let (range, owner) = blocks(view)
-            .filter(|(of, range, _)| *of == network && range.contains(&address))
-            .map(|(_, range, owner)| (range, owner))
-            .max_by_key(|(range, _)| range.prefix_len())?;
+        let leased = || {
+            let key = DecisionKey::Lease(network, address);
+            Some((key, format!("{address} is leased to it"), lessee(view, network, address)?))
+        };
+        let held = || {
+            let (_, range, owner) =
+                blocks(view).find(|(of, range, _)| *of == network && range.contains(&address))?;
+            Some((DecisionKey::Block(network, range), format!("{range} is its block"), owner))
+        };
+        let (key, whose, owner) = leased().or_else(held)?;
         let endpoint = items(view, owner).iter().find_map(|item| match item {
             Item::Endpoint(e) if e.network == network && e.addresses.contains(&address) => Some(e),
             _ => None,
         })?;
         let name = if endpoint.container.is_empty() { "a container" } else { endpoint.container.as_str() };
-        let block = decided(view, &DecisionKey::Block(network, range));
-        let because = format!("{}; {range} is its block, {block}", said(view, owner));
+        let because = format!("{}; {whose}, {}", said(view, owner), decided(view, &key));
         Some((owner, format!("{name} on {} has it, MAC {}", host_name(view, owner), endpoint.mac), because))
     }
 

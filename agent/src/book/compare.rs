@@ -120,7 +120,13 @@ fn tell(changes: &[Change]) {
             | Change::Bind(..)
             | Change::Unbind(_)
             | Change::Absent(..)
-            | Change::Present(_) => {}
+            | Change::Present(_)
+            | Change::Lend(..)
+            | Change::LoanGone(..)
+            | Change::GiveUp(..)
+            | Change::GivenUp(_)
+            | Change::Pin(..)
+            | Change::Unpin(..) => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use weft_api::fact::Item;
 use weft_api::id::{HostId, Mac, NetworkId};
 use weft_ipam::space::ClaimError;
 
-use super::{Book, Pages, holder, now};
+use super::{Book, Pages, claimant, lessee, now};
 use crate::state::ledger::{Change, Endpoint, LedgerError};
 
 /// Between the address and the endpoint of a container Docker lets pass a moment, not so long.
@@ -37,15 +37,33 @@ pub enum GiveError {
         /// Who has it.
         holder: String,
     },
-    /// Another host's to give.
-    #[error("{address} lies in a block of host {host}: run the container there, or choose an address of this host's own blocks ({})", list(.ours))]
+    /// Another host's to give, and it has not been asked yet, or has not answered.
+    #[error("{address} is host {host}'s, which has not lent it in time: try again, run the container there, or choose an address of this host's own blocks ({})", list(.ours))]
     Elsewhere {
+        /// The address.
+        address: IpAddr,
+        /// Who holds its block, or has leased it.
+        host: String,
+        /// This host's blocks.
+        ours: Vec<IpNet>,
+    },
+    /// The holder of its block does not lend it.
+    #[error("{address} is host {host}'s, which does not lend it: {why}")]
+    NotLent {
         /// The address.
         address: IpAddr,
         /// Who holds its block.
         host: String,
-        /// This host's blocks.
-        ours: Vec<IpNet>,
+        /// In words.
+        why: String,
+    },
+    /// In a block of this host, and another's.
+    #[error("{address} is leased to host {host}: choose another address, or leave --ip out")]
+    Lent {
+        /// The address.
+        address: IpAddr,
+        /// The lessee.
+        host: String,
     },
     /// Nobody's to give yet.
     #[error("{address} lies in a block that no host holds yet, and the deciding host has not given it to this one: try again (weft status), choose an address of this host's own blocks ({}), or leave --ip out", list(.ours))]
@@ -160,12 +178,27 @@ impl Pages {
             ClaimError::NotOurs { address, .. } => {
                 let space = self.spaces.get(&(network, range));
                 let ours = space.map_or_else(Vec::new, |space| space.blocks().collect());
-                match holder(&self.view, network, range, address) {
-                    Some(host) => match self.holder_there(host, network, address) {
-                        Some(holder) => GiveError::InUse { address, holder },
-                        None => GiveError::Elsewhere { address, host: self.host_name(host), ours },
+                let Some(host) = claimant(&self.view, network, range, address) else {
+                    return GiveError::Unheld { address, ours };
+                };
+                if let Some(holder) = self.holder_there(host, network, address) {
+                    return GiveError::InUse { address, holder };
+                }
+                let host = self.host_name(host);
+                match self.not_lent.get(&(network, address)) {
+                    Some(why) => GiveError::NotLent { address, host, why: why.clone() },
+                    None => GiveError::Elsewhere { address, host, ours },
+                }
+            }
+            ClaimError::Lent { address } => {
+                let loan = self.loan(network, address).map(|loan| loan.to);
+                let host = lessee(&self.view, network, address).or(loan);
+                match host.and_then(|host| self.holder_there(host, network, address)) {
+                    Some(holder) => GiveError::InUse { address, holder },
+                    None => GiveError::Lent {
+                        address,
+                        host: host.map_or_else(|| "another".into(), |host| self.host_name(host)),
                     },
-                    None => GiveError::Unheld { address, ours },
                 }
             }
             other => GiveError::Impossible(other),

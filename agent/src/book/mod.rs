@@ -4,20 +4,22 @@
 mod compare;
 mod give;
 mod here;
+mod loans;
+mod returns;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use tokio::sync::watch;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
 use weft_api::id::{HostId, Mac, NetworkId};
 use weft_api::network::Network;
-use weft_api::request::WantBlock;
 use weft_ipam::block::block_of;
 use weft_ipam::space::Space;
 use weft_router_io::node::{MeshView, Stored};
@@ -25,14 +27,13 @@ use weft_router_io::node::{MeshView, Stored};
 pub use compare::{GRACE, Listed};
 pub use give::GiveError;
 pub use here::{AtWork, Decided, Stray};
+pub use loans::LoanError;
+pub use wishes::{Borrow, NoBlock, Wish};
 
-use crate::state::ledger::{Change, Endpoint, Ledger, LedgerError};
+use crate::state::ledger::{Change, Endpoint, Ledger, LedgerError, Loan};
 
 /// A host publishes each of its endpoints in one record, which has room for so many; a further container is refused.
 pub const MAX_ENDPOINTS: usize = 4096;
-
-/// So many containers wait at once for an address whose block nobody holds; a further one is refused.
-const MAX_WISHES: usize = 256;
 
 /// The book of one host.
 #[derive(Debug)]
@@ -48,24 +49,9 @@ pub struct Book {
     changes: watch::Sender<u64>,
 }
 
-/// A container that waits for an address.
-#[derive(Debug)]
-pub struct Wish<'a> {
-    book: &'a Book,
-    wished: (NetworkId, IpNet, IpAddr),
-}
-
-impl Drop for Wish<'_> {
-    fn drop(&mut self) {
-        let mut pages = self.book.pages();
-        if let Some(at) = pages.wished.iter().position(|wished| *wished == self.wished) {
-            pages.wished.swap_remove(at);
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Pages {
+    me: HostId,
     view: Arc<MeshView>,
     networks: BTreeMap<NetworkId, Network>,
     spaces: BTreeMap<(NetworkId, IpNet), Space>,
@@ -77,19 +63,20 @@ struct Pages {
     bound: BTreeMap<String, NetworkId>,
     /// Networks that this host does not have; true: nobody shall.
     absent: BTreeMap<NetworkId, bool>,
-    /// Addresses that containers wait for, whose blocks nobody holds.
+    /// Addresses of this host's blocks that other hosts asked for.
+    lent: BTreeMap<(NetworkId, IpAddr), Loan>,
+    /// What this host has given up, up to which revision.
+    given_up: BTreeMap<DecisionKey, u64>,
+    /// What stands in Docker's records of containers, by their names.
+    pins: BTreeMap<(NetworkId, IpAddr), String>,
+    /// When those of a network were read last.
+    surveyed: BTreeMap<NetworkId, Instant>,
+    /// Addresses that containers wait for, which are not this host's.
     wished: Vec<(NetworkId, IpNet, IpAddr)>,
+    /// Of these, why the holder does not lend them.
+    not_lent: BTreeMap<(NetworkId, IpAddr), String>,
     /// Why this host got no further block of a range.
     no_block: BTreeMap<(NetworkId, IpNet), NoBlock>,
-}
-
-/// Why a host has not got another block.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NoBlock {
-    /// In words.
-    pub why: String,
-    /// The deciding host has said no; otherwise it could not be asked.
-    pub decided: bool,
 }
 
 impl Book {
@@ -97,6 +84,7 @@ impl Book {
     pub fn open(me: HostId, ledger: Arc<Ledger>, stored: &Stored) -> Result<Self, LedgerError> {
         let remembered = ledger.remembered()?;
         let mut pages = Pages {
+            me,
             view: Arc::default(),
             networks: BTreeMap::new(),
             spaces: BTreeMap::new(),
@@ -105,10 +93,15 @@ impl Book {
             endpoints: remembered.endpoints.into_iter().map(|e| (e.id.clone(), e)).collect(),
             bound: remembered.bound.into_iter().collect(),
             absent: remembered.absent.into_iter().collect(),
+            lent: remembered.lent.into_iter().collect(),
+            given_up: remembered.given_up.into_iter().collect(),
+            pins: remembered.pinned.into_iter().collect(),
+            surveyed: BTreeMap::new(),
             wished: Vec::new(),
+            not_lent: BTreeMap::new(),
             no_block: BTreeMap::new(),
         };
-        pages.learn(me, Arc::new(view_of(stored)));
+        pages.learn(Arc::new(view_of(stored)));
         Ok(Self {
             me,
             ledger,
@@ -133,7 +126,7 @@ impl Book {
 
     /// Facts and decisions as they are now.
     pub fn learn(&self, view: Arc<MeshView>) {
-        self.pages().learn(self.me, view);
+        self.pages().learn(view);
         self.changed();
     }
 
@@ -220,60 +213,6 @@ impl Book {
         self.pages().endpoints.values().cloned().collect()
     }
 
-    /// The blocks that this host should ask for: of ranges whose blocks here are half full.
-    #[must_use]
-    pub fn wants(&self) -> Vec<WantBlock> {
-        let pages = self.pages();
-        let wanting = pages.spaces.iter().filter(|(_, space)| space.wants_block());
-        wanting
-            .map(|((network, range), space)| WantBlock {
-                network: *network,
-                range: *range,
-                have: space.blocks().collect(),
-                address: None,
-            })
-            .chain(pages.wished.iter().filter_map(|(network, range, address)| {
-                let space = pages.spaces.get(&(*network, *range))?;
-                let unheld = holder(&pages.view, *network, *range, *address).is_none();
-                let have = space.blocks().collect();
-                unheld.then_some(WantBlock {
-                    network: *network,
-                    range: *range,
-                    have,
-                    address: Some(*address),
-                })
-            }))
-            .collect()
-    }
-
-    /// A container waits for this address, whose block nobody holds yet; ends with what is returned. `None`: too many wait.
-    #[must_use]
-    pub fn wish(&self, network: NetworkId, range: IpNet, address: IpAddr) -> Option<Wish<'_>> {
-        let mut pages = self.pages();
-        if pages.wished.len() >= MAX_WISHES {
-            return None;
-        }
-        pages.wished.push((network, range, address));
-        drop(pages);
-        self.changed();
-        Some(Wish { book: self, wished: (network, range, address) })
-    }
-
-    /// This host gets no further block of the range, for this reason; `None`: nothing stands against it any more. Whether that
-    /// is news.
-    pub fn no_block(&self, network: NetworkId, range: IpNet, reason: Option<NoBlock>) -> bool {
-        let mut pages = self.pages();
-        let changed = match reason {
-            Some(reason) => pages.no_block.insert((network, range), reason.clone()) != Some(reason),
-            None => pages.no_block.remove(&(network, range)).is_some(),
-        };
-        drop(pages);
-        if changed {
-            self.changed();
-        }
-        changed
-    }
-
     /// Writes changes to the disk and then into memory. The caller holds `writing`.
     fn enter(&self, changes: Vec<Change>) -> Result<(), LedgerError> {
         if changes.is_empty() {
@@ -302,25 +241,37 @@ impl Book {
 }
 
 impl Pages {
-    fn learn(&mut self, me: HostId, view: Arc<MeshView>) {
+    fn learn(&mut self, view: Arc<MeshView>) {
         let networks = view.decisions.values().filter_map(|d| match &d.body {
             Some(DecisionBody::Network(network)) => Some((network.id, network.clone())),
             _ => None,
         });
         self.networks = networks.collect();
+        self.view = view;
+        self.divide();
+        self.no_block.retain(|key, _| self.spaces.contains_key(key));
+    }
+
+    /// Makes the spaces out of what is decided and what is on the disk.
+    fn divide(&mut self) {
         self.spaces.clear();
         for network in self.networks.values() {
             for subnet in &network.subnets {
                 self.spaces.insert((network.id, subnet.range), Space::new(subnet.range, subnet.gateway));
             }
         }
-        for (network, block, owner) in blocks(&view).filter(|(_, _, owner)| *owner == me) {
+        let held: Vec<_> = blocks(&self.view).filter(|(_, _, owner)| *owner == self.me).collect();
+        for (network, block, _) in held {
+            if self.gave_up(&DecisionKey::Block(network, block)) {
+                continue;
+            }
             if let Some(space) = self.space_of(network, block.addr())
                 && let Err(e) = space.add_block(block)
             {
-                tracing::warn!(%block, %owner, error = %e, "a block cannot be used");
+                tracing::warn!(%block, error = %e, "a block cannot be used");
             }
         }
+        self.mark();
         let given: Vec<_> = self.given.keys().copied().collect();
         for (network, address) in given {
             if let Some(space) = self.space_of(network, address) {
@@ -328,12 +279,26 @@ impl Pages {
                 let _outside_of_blocks = space.claim(address);
             }
         }
-        self.no_block.retain(|key, _| self.spaces.contains_key(key));
-        self.view = view;
+    }
+
+    /// The blocks that are decided to be this host's, also those that it has given up.
+    fn blocks_here(&self) -> impl Iterator<Item = (NetworkId, IpNet)> {
+        blocks(&self.view)
+            .filter(|(_, _, owner)| *owner == self.me)
+            .map(|(network, block, _)| (network, block))
     }
 
     /// What is on the disk now.
     fn apply(&mut self, change: Change) {
+        let divides = matches!(
+            change,
+            Change::Lend(..)
+                | Change::LoanGone(..)
+                | Change::GiveUp(..)
+                | Change::GivenUp(_)
+                | Change::Pin(..)
+                | Change::Unpin(..)
+        );
         match change {
             Change::Give(network, address, since) => {
                 self.given.insert((network, address), since);
@@ -356,6 +321,15 @@ impl Pages {
             Change::Unbind(docker) => drop(self.bound.remove(&docker)),
             Change::Absent(network, remove) => drop(self.absent.insert(network, remove)),
             Change::Present(network) => drop(self.absent.remove(&network)),
+            Change::Lend(network, address, loan) => drop(self.lent.insert((network, address), loan)),
+            Change::LoanGone(network, address) => drop(self.lent.remove(&(network, address))),
+            Change::GiveUp(key, revision) => drop(self.given_up.insert(key, revision)),
+            Change::GivenUp(key) => drop(self.given_up.remove(&key)),
+            Change::Pin(network, address, name) => drop(self.pins.insert((network, address), name)),
+            Change::Unpin(network, address) => drop(self.pins.remove(&(network, address))),
+        }
+        if divides {
+            self.divide();
         }
     }
 
@@ -406,6 +380,36 @@ pub fn blocks(view: &MeshView) -> impl Iterator<Item = (NetworkId, IpNet, HostId
         }
         _ => None,
     })
+}
+
+/// Every address that is leased, and to whom.
+pub fn leases(view: &MeshView) -> impl Iterator<Item = (NetworkId, IpAddr, HostId)> {
+    view.decisions.values().filter_map(|decision| match (&decision.key, &decision.body) {
+        (DecisionKey::Lease(network, address), Some(DecisionBody::Lease { owner })) => {
+            Some((*network, *address, *owner))
+        }
+        _ => None,
+    })
+}
+
+/// The host that an address is leased to.
+#[must_use]
+pub fn lessee(view: &MeshView, network: NetworkId, address: IpAddr) -> Option<HostId> {
+    match view.decisions.get(&DecisionKey::Lease(network, address))?.body {
+        Some(DecisionBody::Lease { owner }) => Some(owner),
+        _ => None,
+    }
+}
+
+/// The host that may give an address out: it has the lease, or else the block.
+#[must_use]
+pub fn claimant(view: &MeshView, network: NetworkId, range: IpNet, address: IpAddr) -> Option<HostId> {
+    lessee(view, network, address).or_else(|| holder(view, network, range, address))
+}
+
+/// The revision of the last decision about a key; 0 if there is none.
+fn revision(view: &MeshView, key: &DecisionKey) -> u64 {
+    view.decisions.get(key).map_or(0, |decision| decision.revision)
 }
 
 /// The host that holds the block of an address, if any does.

@@ -130,6 +130,7 @@ mod tests {
             hosts: Vec::new(),
             endpoints: 0,
             blocks: Vec::new(),
+            leases: Vec::new(),
             state: NetworkState::Here,
             problem: None,
         }

@@ -24,6 +24,9 @@ use crate::state::ledger::{Endpoint, LedgerError};
 /// [`super::DEADLINE`] by what the rest of the call takes.
 const BLOCK_PATIENCE: Duration = Duration::from_millis(1500);
 
+/// How long a container waits for an address of a block that is not this host's; less than [`super::DEADLINE_ASKING`].
+const LEASE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Answers Docker.
 pub struct Plugin<W> {
     book: Arc<Book>,
@@ -122,7 +125,8 @@ impl<W: Wires> Plugin<W> {
             return Err(Refusal::new("weft keeps no addresses aside: leave --aux-address out"));
         }
         let mut changes = self.book.changes();
-        let limit = tokio::time::Instant::now() + BLOCK_PATIENCE;
+        let patience = if wish.address.is_some() { LEASE_PATIENCE } else { BLOCK_PATIENCE };
+        let limit = tokio::time::Instant::now() + patience;
         let mut waits = None;
         loop {
             changes.mark_unchanged();
@@ -135,8 +139,8 @@ impl<W: Wires> Plugin<W> {
                         && matches!(tokio::time::timeout_at(limit, changes.changed()).await, Ok(Ok(()))) => {}
                 Err(GiveError::Full { decided: false, .. })
                     if matches!(tokio::time::timeout_at(limit, changes.changed()).await, Ok(Ok(()))) => {}
-                // `--ip` in a block that nobody holds: it becomes this host's.
-                Err(GiveError::Unheld { address, .. })
+                // `--ip` in a block that nobody holds becomes this host's; in another host's block it is asked for.
+                Err(GiveError::Unheld { address, .. } | GiveError::Elsewhere { address, .. })
                     if {
                         waits = waits.or_else(|| self.book.wish(network, range, address));
                         waits.is_some()

@@ -15,7 +15,8 @@ use redb::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use weft_api::id::{Mac, MeshId, NetworkId};
+use weft_api::decision::DecisionKey;
+use weft_api::id::{HostId, Mac, MeshId, NetworkId};
 use weft_router_io::node::{Stored, StoredRecord};
 
 /// The file's name in the state directory.
@@ -46,6 +47,26 @@ const BOUND: TableDefinition<&str, u32> = TableDefinition::new("bound");
 
 /// Networks that this host does not have; 1: nobody shall, once they are unused.
 const ABSENT: TableDefinition<u32, u8> = TableDefinition::new("absent");
+
+/// (network, address) to [`Loan`].
+const LENT: Bytes = TableDefinition::new("lent");
+
+/// `DecisionKey` to the revision up to which this host has given it up.
+const GIVEN_UP: TableDefinition<&[u8], u64> = TableDefinition::new("given up");
+
+/// (network, address) to the name of the container whose record Docker has it in.
+const PINNED: TableDefinition<&[u8], &str> = TableDefinition::new("pinned");
+
+/// An address of a block of this host that another host asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Loan {
+    /// That host.
+    pub to: HostId,
+    /// The last decision about the address when it was lent; a newer one takes the place of the loan.
+    pub seen: u64,
+    /// Unix seconds.
+    pub since: u64,
+}
 
 /// A container's place on a network here, as Docker made it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -85,6 +106,18 @@ pub enum Change {
     Absent(NetworkId, bool),
     /// It has it, or the network is gone.
     Present(NetworkId),
+    /// The address is another host's, once that is decided.
+    Lend(NetworkId, IpAddr, Loan),
+    /// A decision took the loan's place.
+    LoanGone(NetworkId, IpAddr),
+    /// What was decided up to this revision to be this host's is so no more.
+    GiveUp(DecisionKey, u64),
+    /// A decision took the place of giving it up.
+    GivenUp(DecisionKey),
+    /// The address stands in Docker's record of this container.
+    Pin(NetworkId, IpAddr, String),
+    /// It does not any more.
+    Unpin(NetworkId, IpAddr),
 }
 
 /// What was given here before the process started.
@@ -98,6 +131,12 @@ pub struct Remembered {
     pub bound: Vec<(String, NetworkId)>,
     /// Networks that this host does not have; true: nobody shall.
     pub absent: Vec<(NetworkId, bool)>,
+    /// Addresses lent to other hosts.
+    pub lent: Vec<((NetworkId, IpAddr), Loan)>,
+    /// What was given up, up to which revision.
+    pub given_up: Vec<(DecisionKey, u64)>,
+    /// Addresses in Docker's records, and the containers' names.
+    pub pinned: Vec<((NetworkId, IpAddr), String)>,
 }
 
 /// The file, open; one process at a time.
@@ -159,8 +198,7 @@ impl Ledger {
             write.open_table(GIVEN)?;
             write.open_table(ENDPOINTS)?;
             write.open_table(BOUND)?;
-            write.open_table(ABSENT)?;
-            Ok(())
+            later_tables(write)
         })?;
         std::fs::rename(&draft, &path).map_err(io)?;
         super::file::sync_dir(dir).map_err(io)?;
@@ -181,7 +219,10 @@ impl Ledger {
                     Err(LedgerError::OtherFormat { path: path.clone(), found })
                 }
                 Some((_, found, _)) if found != mesh.0 => Err(LedgerError::OtherMesh(path.clone())),
-                Some(_) => Ok(ledger),
+                Some(_) => {
+                    ledger.write(later_tables)?;
+                    Ok(ledger)
+                }
             }
         }));
         opened.unwrap_or_else(|_| {
@@ -239,14 +280,23 @@ impl Ledger {
                 let (docker, network) = row?;
                 remembered.bound.push((docker.value().to_owned(), NetworkId(network.value())));
             }
-            // A file from before there was such a table.
-            let absent = match read.open_table(ABSENT) {
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(remembered),
-                absent => absent?,
-            };
-            for row in absent.iter()? {
+            for row in read.open_table(ABSENT)?.iter()? {
                 let (network, remove) = row?;
                 remembered.absent.push((NetworkId(network.value()), remove.value() != 0));
+            }
+            for row in read.open_table(LENT)?.iter()? {
+                let (key, loan) = row?;
+                let at = decode_address(key.value()).ok_or_else(|| bad("an address"))?;
+                remembered.lent.push((at, decode(loan.value())?));
+            }
+            for row in read.open_table(GIVEN_UP)?.iter()? {
+                let (key, revision) = row?;
+                remembered.given_up.push((decode(key.value())?, revision.value()));
+            }
+            for row in read.open_table(PINNED)?.iter()? {
+                let (key, container) = row?;
+                let at = decode_address(key.value()).ok_or_else(|| bad("an address"))?;
+                remembered.pinned.push((at, container.value().to_owned()));
             }
             Ok(remembered)
         })
@@ -259,6 +309,9 @@ impl Ledger {
             let mut endpoints = write.open_table(ENDPOINTS)?;
             let mut bound = write.open_table(BOUND)?;
             let mut absent = write.open_table(ABSENT)?;
+            let mut lent = write.open_table(LENT)?;
+            let mut given_up = write.open_table(GIVEN_UP)?;
+            let mut pinned = write.open_table(PINNED)?;
             for change in changes {
                 match change {
                     Change::Give(network, address, since) => {
@@ -275,6 +328,20 @@ impl Ledger {
                     Change::Unbind(docker) => drop(bound.remove(docker.as_str())?),
                     Change::Absent(network, remove) => drop(absent.insert(network.0, u8::from(*remove))?),
                     Change::Present(network) => drop(absent.remove(network.0)?),
+                    Change::Lend(network, address, loan) => {
+                        put(&mut lent, &encode_address(*network, *address), loan)?;
+                    }
+                    Change::LoanGone(network, address) => {
+                        lent.remove(encode_address(*network, *address).as_slice())?;
+                    }
+                    Change::GiveUp(key, revision) => drop(given_up.insert(&*encode(key)?, *revision)?),
+                    Change::GivenUp(key) => drop(given_up.remove(&*encode(key)?)?),
+                    Change::Pin(network, address, container) => {
+                        pinned.insert(&*encode_address(*network, *address), container.as_str())?;
+                    }
+                    Change::Unpin(network, address) => {
+                        pinned.remove(&*encode_address(*network, *address))?;
+                    }
                 }
             }
             Ok(())
@@ -316,6 +383,15 @@ impl Ledger {
     fn damaged(&self, why: &str) -> LedgerError {
         LedgerError::Damaged { path: self.path.clone(), why: why.into() }
     }
+}
+
+/// Tables that a file of an earlier version of weft may not have.
+fn later_tables(write: &WriteTransaction) -> Result<(), redb::Error> {
+    write.open_table(ABSENT)?;
+    write.open_table(LENT)?;
+    write.open_table(GIVEN_UP)?;
+    write.open_table(PINNED)?;
+    Ok(())
 }
 
 fn builder() -> Builder {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use weft_api::decision::{DecisionBody, DecisionKey};
-use weft_api::id::HostId;
+use weft_api::id::{HostId, NetworkId};
 use weft_api::network::Network;
 use weft_api::request::WantBlock;
 use weft_ipam::block::{block_of, lowest_free};
@@ -17,7 +17,7 @@ use crate::state::State;
 pub const MAX_BLOCKS_PER_HOST: usize = 256;
 
 impl State {
-    /// The lowest free block, or the one that a wanted address lies in. A host that does not name every block it holds has not heard our last answer: it gets that again, and no new block.
+    /// A block in which an address is still leased, since its holder is gone, is not free. The lowest free block, or the one that a wanted address lies in. A host that does not name every block it holds has not heard our last answer: it gets that again, and no new block.
     pub(crate) fn grant_block(&self, host: HostId, want: &WantBlock) -> Result<Vec<Event>, Refusal> {
         let name = &self.member(host).ok_or(Refusal::NotAMember)?.name;
         let network = self.network(want.network).ok_or(Refusal::UnknownNetworkId(want.network))?;
@@ -45,19 +45,26 @@ impl State {
         if held.len() >= MAX_BLOCKS_PER_HOST {
             return Err(Refusal::TooManyBlocks { host: name.clone(), range: want.range });
         }
-        let mut given = self.blocks(network.id).filter(|(block, _)| want.range.contains(block));
+        let given = self.given(network.id, want.range);
         let block = match wanted {
-            Some(block) => match given.find(|(taken, _)| *taken == block) {
-                Some((_, owner)) => {
-                    return Err(Refusal::BlockTaken { block, host: self.name(owner).to_string() });
-                }
+            Some(block) => match given.get(&block) {
+                Some(owner) => return Err(Refusal::BlockTaken { block, host: self.name(*owner) }),
                 None => block,
             },
-            None => lowest_free(want.range, given.map(|(block, _)| block))
+            None => lowest_free(want.range, given.into_keys())
                 .ok_or_else(|| self.range_full(network, want.range))?,
         };
         let body = DecisionBody::Block { owner: host };
         Ok(self.decide_all([(DecisionKey::Block(network.id, block), Some(body))]))
+    }
+
+    /// The blocks that cannot be given, and who holds them or a lease in them.
+    fn given(&self, network: NetworkId, range: IpNet) -> BTreeMap<IpNet, HostId> {
+        let leases = self.leases(network);
+        let mut given: BTreeMap<IpNet, HostId> =
+            leases.filter_map(|(address, owner)| Some((block_of(range, address)?, owner))).collect();
+        given.extend(self.blocks(network).filter(|(block, _)| range.contains(block)));
+        given
     }
 
     fn range_full(&self, network: &Network, range: IpNet) -> Refusal {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use weft_api::decision::Decision;
 use weft_api::id::{HostId, HostKey, NetworkId, TokenId};
-use weft_api::request::{CreateNetwork, Goodbye, WantBlock};
+use weft_api::request::{CreateNetwork, GiveUp, Goodbye, Lend, WantBlock};
 use weft_api::roster::{MeshRecord, RosterRecord};
 use weft_api::sign::Signed;
 use weft_api::token::JoinWish;
@@ -87,6 +87,20 @@ pub enum Command {
         host: HostId,
         /// What for.
         want: WantBlock,
+    },
+    /// Lend an address out of a block, or to nobody after all.
+    Lend {
+        /// Who holds the block, and asks.
+        host: HostId,
+        /// What.
+        loan: Lend,
+    },
+    /// Take a block or a lease back.
+    GiveUp {
+        /// Who has it, and asks.
+        host: HostId,
+        /// What.
+        what: GiveUp,
     },
     /// The mesh still knows these words of ours (their signatures have been checked), which a store restored from a backup may
     /// have forgotten.

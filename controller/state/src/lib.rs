@@ -3,10 +3,10 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`state`] | what is decided: roster, tokens, networks, blocks; reading it and applying events |
+//! | [`state`] | what is decided: roster, tokens, networks, blocks, leases; reading it and applying events |
 //! | [`command`], [`event`], [`refusal`] | what can be asked, what comes of it, why not |
 //! | [`hold`] | ranges held for networks that Docker is about to name |
-//! | `member`, `token`, `network`, `block` | the rules, one room for each kind of thing |
+//! | `member`, `token`, `network`, `block`, `lease` | the rules, one room for each kind of thing |
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod block;
 pub mod command;
 pub mod event;
 pub mod hold;
+mod lease;
 mod member;
 mod network;
 pub mod refusal;
@@ -44,6 +45,8 @@ impl State {
             Command::CreateNetwork(wish) => self.create_network(world, wish),
             Command::RemoveNetwork { name } => self.remove_network(world, &name),
             Command::GrantBlock { host, want } => self.grant_block(host, &want),
+            Command::Lend { host, loan } => self.lend(host, &loan),
+            Command::GiveUp { host, what } => self.give_up(host, what),
             Command::Hear { roster, decisions } => Ok(self.hear(roster, decisions)),
         }
     }

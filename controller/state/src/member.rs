@@ -159,23 +159,29 @@ impl State {
         let removed =
             RosterRecord { serial: record.serial + 1, standing: Standing::Removed, ..record.clone() };
         let mut events = vec![Event::Enrolled(removed)];
-        events.extend(self.decide_all(self.blocks_back(&[record.key.id()])));
+        events.extend(self.decide_all(self.addresses_back(&[record.key.id()])));
         Ok(events)
     }
 
-    /// The blocks of hosts that are members no more.
-    fn blocks_back(&self, gone: &[HostId]) -> Vec<(DecisionKey, Option<DecisionBody>)> {
+    /// The blocks and leases of hosts that are members no more.
+    fn addresses_back(&self, gone: &[HostId]) -> Vec<(DecisionKey, Option<DecisionBody>)> {
         let of_one = |network: NetworkId| {
-            self.blocks(network)
+            let blocks = self
+                .blocks(network)
                 .filter(|(_, owner)| gone.contains(owner))
-                .map(move |(block, _)| (DecisionKey::Block(network, block), None))
+                .map(move |(block, _)| (DecisionKey::Block(network, block), None));
+            let leases = self
+                .leases(network)
+                .filter(|(_, owner)| gone.contains(owner))
+                .map(move |(address, _)| (DecisionKey::Lease(network, address), None));
+            blocks.chain(leases)
         };
         self.networks().flat_map(|network| of_one(network.id)).collect()
     }
 
     /// What the mesh knows better than a store that was restored from a backup: newer records by the roster's own rule
     /// (`removed` is final, else the higher serial), decisions by their revision. Whom another signer has removed gives its
-    /// blocks back.
+    /// blocks and leases back.
     pub(crate) fn hear(&self, roster: Vec<RosterRecord>, decisions: Vec<Decision>) -> Vec<Event> {
         let Some(mesh) = self.mesh() else { return Vec::new() };
         let records: Vec<RosterRecord> = roster
@@ -200,7 +206,7 @@ impl State {
         // Decisions of ours that were forgotten come first: what is decided then is newer.
         let gone: Vec<HostId> =
             records.iter().filter(|r| r.standing == Standing::Removed).map(|r| r.key.id()).collect();
-        let back = if decisions.is_empty() { self.blocks_back(&gone) } else { Vec::new() };
+        let back = if decisions.is_empty() { self.addresses_back(&gone) } else { Vec::new() };
         let back = self.decide_all(back);
         records.into_iter().map(Event::Enrolled).chain(decisions).chain(back).collect()
     }

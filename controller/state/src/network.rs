@@ -64,7 +64,7 @@ impl State {
         Ok(self.decide_all([(DecisionKey::Network(network.id), Some(DecisionBody::Network(network)))]))
     }
 
-    /// Its blocks go with it. A host that has not heard of it yet may still run containers there; they lose the network when it does.
+    /// Its blocks and leases go with it. A host that has not heard of it yet may still run containers there; they lose the network when it does.
     pub(crate) fn remove_network(&self, world: &World, name: &str) -> Result<Vec<Event>, Refusal> {
         let network = self
             .networks()
@@ -82,7 +82,9 @@ impl State {
             return Err(Refusal::NetworkInUse { network: network.name.clone(), on });
         }
         let blocks = self.blocks(network.id).map(|(block, _)| (DecisionKey::Block(network.id, block), None));
-        Ok(self.decide_all(blocks.chain([(DecisionKey::Network(network.id), None)])))
+        let leases =
+            self.leases(network.id).map(|(address, _)| (DecisionKey::Lease(network.id, address), None));
+        Ok(self.decide_all(blocks.chain(leases).chain([(DecisionKey::Network(network.id), None)])))
     }
 
     fn subnets(&self, world: &World, mesh: MeshId, wish: &CreateNetwork) -> Result<Vec<Subnet>, Refusal> {

@@ -9,7 +9,7 @@ use weft_api::id::{NetworkId, TokenId};
 use weft_api::network::{MAX_MTU, MIN_MTU, NameError};
 use weft_ipam::range::RangeError;
 
-use crate::{block, member, network, token};
+use crate::{block, lease, member, network, token};
 
 /// A command is refused; the state is as it was.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -240,6 +240,46 @@ pub enum Refusal {
         /// Its holder.
         host: String,
     },
+    /// The address is no container's, or of no range of the network.
+    #[error("{address} cannot be a container's on network {network}: choose another address of its ranges")]
+    NoLease {
+        /// What was asked for.
+        address: IpAddr,
+        /// The network.
+        network: String,
+    },
+    /// The address is leased to another host.
+    #[error("{address} is leased to {host}: choose another address, or remove the container there")]
+    Leased {
+        /// The address.
+        address: IpAddr,
+        /// The lessee.
+        host: String,
+    },
+    /// Decided anew since.
+    #[error("something newer has been decided about {0}: try again")]
+    Late(IpAddr),
+    /// The host has many leases.
+    #[error("{host} has {max} leases, the most that one host gets: choose addresses of its own blocks", max = lease::MAX_LEASES_PER_HOST)]
+    TooManyLeases {
+        /// The host.
+        host: String,
+    },
+    /// Who gives a block back has lent of it.
+    #[error(
+        "{address} of {block} is leased to {host}, so the block cannot be given back: wait until the lease is"
+    )]
+    BlockLent {
+        /// The block.
+        block: IpNet,
+        /// An address of it.
+        address: IpAddr,
+        /// The lessee.
+        host: String,
+    },
+    /// Only what a host was given can be given back.
+    #[error("only blocks and leases are given back: use the same version of weft on both hosts")]
+    NotGivenBack,
     /// The host believes that it holds what it does not.
     #[error(
         "{host} claims {block}, which is not its by any decision known here: wait until it and the controller have met again, or restart weft up on it"
@@ -267,6 +307,8 @@ impl Refusal {
             | Self::MtuTooSmall(_)
             | Self::MtuTooLarge(_)
             | Self::NoGateway { .. }
+            | Self::NoLease { .. }
+            | Self::NotGivenBack
             | Self::NotItsRange { .. } => ErrorKind::Invalid,
             Self::RemovedToken(_)
             | Self::ExpiredToken { .. }
@@ -297,6 +339,10 @@ impl Refusal {
             | Self::RangeFull { .. }
             | Self::TooManyBlocks { .. }
             | Self::BlockTaken { .. }
+            | Self::Leased { .. }
+            | Self::Late(_)
+            | Self::TooManyLeases { .. }
+            | Self::BlockLent { .. }
             | Self::NotItsBlock { .. } => ErrorKind::Conflict,
             Self::NoMesh | Self::TooManyHolds => ErrorKind::Unavailable,
         }

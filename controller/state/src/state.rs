@@ -1,6 +1,7 @@
 //! What is decided, and how events change it. A plain value: it can be stored whole, and compared.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,20 @@ impl State {
             .map(|(block, _)| block)
     }
 
+    /// The addresses of a network that are leased, ascending, and to whom.
+    pub fn leases(&self, network: NetworkId) -> impl Iterator<Item = (IpAddr, HostId)> {
+        self.decisions
+            .range(DecisionKey::Lease(network, IpAddr::V4(Ipv4Addr::UNSPECIFIED))..)
+            .map_while(move |(key, decided)| match key {
+                DecisionKey::Lease(of, address) if *of == network => Some((*address, decided)),
+                _ => None,
+            })
+            .filter_map(|(address, decided)| match decided.body {
+                Some(DecisionBody::Lease { owner }) => Some((address, owner)),
+                _ => None,
+            })
+    }
+
     /// The tokens, with the names of the hosts that joined by them.
     pub fn tokens(&self) -> impl Iterator<Item = report::Token> {
         self.tokens.iter().map(|(id, token)| report::Token {
@@ -202,7 +217,7 @@ impl State {
 }
 
 /// Sorts before every other range.
-const LOWEST: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED, 0));
+const LOWEST: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 
 /// JSON has no maps whose keys are not text.
 mod pairs {

@@ -73,6 +73,8 @@ pub struct Container {
     pub mac: Option<Mac>,
     /// It runs (or is paused): its endpoint exists.
     pub running: bool,
+    /// The addresses that stand in its record (`--ip`, `--ip6`): it asks for them at every start.
+    pub pinned: Vec<IpAddr>,
 }
 
 impl Engine {
@@ -133,14 +135,14 @@ impl Engine {
         }
     }
 
-    /// The containers on a network, running or stopped. Docker does not know yet where a container belongs that was never
-    /// started, and tells an endpoint from the container's start event on, not from its connect event.
-    pub async fn containers(&self, id: &str) -> Result<Vec<Container>, EngineError> {
-        let filters = HashMap::from([("network", vec![id])]);
+    /// The containers on a network, running, stopped or never started; Docker knows the last ones by the network's name only,
+    /// and tells an endpoint from the container's start event on, not from its connect event.
+    pub async fn containers(&self, id: &str, name: &str) -> Result<Vec<Container>, EngineError> {
+        let filters = HashMap::from([("network", vec![id, name])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed =
             self.docker.list_containers(Some(options)).await.map_err(self.wrong("list containers"))?;
-        Ok(listed.into_iter().filter_map(|c| container(c, id)).collect())
+        Ok(listed.into_iter().filter_map(|c| container(c, id, name)).collect())
     }
 
     /// Who keeps a network from being removed, and its name; `None` if it is not there.
@@ -269,9 +271,15 @@ pub(crate) fn read(listed: Listed) -> DockerNetwork {
     }
 }
 
-pub(crate) fn container(listed: ContainerSummary, network: &str) -> Option<Container> {
+pub(crate) fn container(listed: ContainerSummary, id: &str, name: &str) -> Option<Container> {
     let networks = listed.network_settings?.networks?;
-    let at = networks.into_values().find(|n| n.network_id.as_deref() == Some(network))?;
+    let on = |called: &str, told: Option<&str>| match told.filter(|told| !told.is_empty()) {
+        Some(told) => told == id,
+        None => called == name || called == id,
+    };
+    let (_, at) = networks.into_iter().find(|(called, at)| on(called, at.network_id.as_deref()))?;
+    let ipam = at.ipam_config.unwrap_or_default();
+    let pinned = [ipam.ipv4_address, ipam.ipv6_address];
     let addresses = [at.ip_address, at.global_ipv6_address];
     Some(Container {
         id: listed.id?,
@@ -283,5 +291,6 @@ pub(crate) fn container(listed: ContainerSummary, network: &str) -> Option<Conta
             listed.state,
             Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)
         ),
+        pinned: pinned.into_iter().flatten().filter_map(|a| a.parse().ok()).collect(),
     })
 }

@@ -56,7 +56,7 @@ async fn networks_and_containers_as_docker_tells_them() {
     assert_eq!(networks[2].network, None);
     let found = engine.ensure_network(&net1(), &[]).await.unwrap();
     assert_eq!((found.id.as_str(), found.created), (NET1, false));
-    let containers = engine.containers(NET1).await.unwrap();
+    let containers = engine.containers(NET1, "net1").await.unwrap();
     assert_eq!((containers[0].name.as_str(), containers[0].running), ("old", false));
     assert_eq!((containers[0].endpoint.as_str(), containers[0].mac), ("", None));
     let web = &containers[1];
@@ -258,7 +258,7 @@ proptest! {
             "HostConfig": {"RestartPolicy": {"Name": "always"}}, "NetworkSettings": {"Networks": {"x": at.clone()}},
         });
         let _ = super::stranded::read(serde_json::from_value(inspected).unwrap());
-        let _ = super::network::container(serde_json::from_value(container).unwrap(), &id.unwrap_or_default());
+        let _ = super::network::container(serde_json::from_value(container).unwrap(), &id.unwrap_or_default(), "app");
     }
 }
 

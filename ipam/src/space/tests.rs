@@ -99,6 +99,9 @@ enum Step {
     LoseBlock(prop::sample::Index),
     Allocate,
     Claim(u32),
+    Lend(u32),
+    Keep(u32),
+    Lease(u32),
     Release(prop::sample::Index),
 }
 
@@ -108,12 +111,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<prop::sample::Index>().prop_map(Step::LoseBlock),
         8 => Just(Step::Allocate),
         3 => (0u32..1100).prop_map(Step::Claim),
+        1 => (0u32..300).prop_map(Step::Lend),
+        1 => (0u32..300).prop_map(Step::Keep),
+        1 => (0u32..1100).prop_map(Step::Lease),
         4 => any::<prop::sample::Index>().prop_map(Step::Release),
     ]
 }
 
 proptest! {
-    /// Never twice, never outside, never reserved, always the lowest free; what is released is free again.
+    /// Never twice, never outside, never reserved or lent, always the lowest that is not kept; what is released is free again.
     #[test]
     fn space_is_a_set_of_addresses(
         range in prop::sample::select(vec!["10.1.0.0/22", "10.1.0.0/24", "10.1.0.0/28", "10.1.0.0/16", "fd00::/64"]),
@@ -124,15 +130,19 @@ proptest! {
         let mut space = Space::new(range, gateway);
         let mut blocks: BTreeSet<IpNet> = BTreeSet::new();
         let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
+        let (mut lent, mut kept) = (BTreeSet::new(), BTreeSet::new());
+        let mut leased: BTreeSet<IpAddr> = BTreeSet::new();
         for step in steps {
             let good = |a: IpAddr| a != gateway && !is_reserved(range, a);
+            let nth = |offset: u32| address(range, first(range) + u128::from(offset));
             let lowest = blocks
                 .iter()
                 .flat_map(|b| (0..1u128 << host_bits(*b)).map(|o| address(range, first(*b) + o)))
-                .find(|a| good(*a) && !taken.contains(a));
+                .find(|a| good(*a) && ![&taken, &lent, &kept].iter().any(|set| set.contains(a)));
             match step {
                 Step::Block => {
-                    if let Some(block) = lowest_free(range, blocks.iter().copied()) {
+                    let leases = |block: &IpNet| leased.iter().any(|a| block.contains(a));
+                    if let Some(block) = lowest_free(range, blocks.iter().copied()).filter(|block| !leases(block)) {
                         space.add_block(block).unwrap();
                         blocks.insert(block);
                     }
@@ -141,8 +151,11 @@ proptest! {
                     if !blocks.is_empty() {
                         let block = *which.get(&blocks.iter().copied().collect::<Vec<_>>());
                         blocks.remove(&block);
-                        let lost: BTreeSet<IpAddr> = taken.iter().copied().filter(|a| block.contains(a)).collect();
-                        taken.retain(|a| !block.contains(a));
+                        let mut lost: BTreeSet<IpAddr> = taken.iter().copied().filter(|a| block.contains(a)).collect();
+                        lost.retain(|a| !leased.contains(a));
+                        for set in [&mut taken, &mut lent, &mut kept] {
+                            set.retain(|a| !block.contains(a) || leased.contains(a));
+                        }
                         prop_assert_eq!(space.remove_block(block).into_iter().collect::<BTreeSet<_>>(), lost);
                     }
                 }
@@ -154,11 +167,28 @@ proptest! {
                     let wanted = address(range, first(range) + u128::from(offset));
                     let may = range.contains(&wanted)
                         && good(wanted)
-                        && blocks.iter().any(|b| b.contains(&wanted))
+                        && (leased.contains(&wanted)
+                            || blocks.iter().any(|b| b.contains(&wanted)) && !lent.contains(&wanted))
                         && !taken.contains(&wanted);
                     prop_assert_eq!(space.claim(wanted).is_ok(), may);
                     if may {
                         taken.insert(wanted);
+                    }
+                }
+                Step::Lend(offset) | Step::Keep(offset) => {
+                    let marked = nth(offset);
+                    let lends = matches!(step, Step::Lend(_));
+                    if lends { space.lend(marked) } else { space.keep(marked) }
+                    if good(marked) && blocks.iter().any(|b| b.contains(&marked)) && !leased.contains(&marked) {
+                        if lends { lent.insert(marked) } else { kept.insert(marked) };
+                    }
+                }
+                // Who decides never leases an address to the holder of its block.
+                Step::Lease(offset) => {
+                    let ours = nth(offset);
+                    if range.contains(&ours) && good(ours) && !blocks.iter().any(|b| b.contains(&ours)) {
+                        space.add_lease(ours);
+                        leased.insert(ours);
                     }
                 }
                 Step::Release(which) => {
@@ -170,8 +200,19 @@ proptest! {
                     }
                 }
             }
-            prop_assert_eq!(space.used(), taken.len());
-            prop_assert!(space.taken().eq(taken.iter().copied()));
+            let in_blocks = |a: &&IpAddr| !leased.contains(*a);
+            let busy: BTreeSet<_> = [&taken, &lent, &kept].into_iter().flatten().filter(in_blocks).collect();
+            prop_assert_eq!(space.used(), busy.len());
+            prop_assert_eq!(space.taken().collect::<BTreeSet<_>>(), taken.clone());
+            prop_assert!(taken.iter().all(|a| space.is_taken(*a)));
+            let idle = |block: &IpNet| !busy.iter().any(|a| block.contains(*a));
+            prop_assert!(space.spare_blocks(true).into_iter().rev().eq(blocks.iter().copied().filter(idle)));
+            let mut left = space.clone();
+            for spare in space.spare_blocks(false) {
+                prop_assert!(idle(&spare));
+                left.remove_block(spare);
+            }
+            prop_assert!(space.spare_blocks(false).is_empty() || !left.wants_block());
             prop_assert!(space.blocks().eq(blocks.iter().copied()));
         }
     }

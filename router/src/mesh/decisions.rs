@@ -110,7 +110,9 @@ impl Decisions {
 
 fn body_fits(decision: &Decision) -> bool {
     match (&decision.key, &decision.body) {
-        (_, None) | (DecisionKey::Block(..), Some(DecisionBody::Block { .. })) => true,
+        (_, None)
+        | (DecisionKey::Block(..), Some(DecisionBody::Block { .. }))
+        | (DecisionKey::Lease(..), Some(DecisionBody::Lease { .. })) => true,
         (DecisionKey::Network(id), Some(DecisionBody::Network(network))) => *id == network.id,
         (DecisionKey::Controller, Some(DecisionBody::Controller { .. })) => true,
         _ => false,

@@ -278,7 +278,7 @@ fn check_claim(table: &Table, ip: IpAddr, mac: Mac, origin: Owner) -> Result<(),
         Some(holder) => *holder == mac,
         None if table.gateways.contains(&ip) => false,
         // An address without an endpoint: a nested one, or an endpoint whose fact is still on its way.
-        None => table.block_owner(ip).is_none_or(|owner| owner == origin),
+        None => table.owner_of(ip).is_none_or(|owner| owner == origin),
     };
     if theirs { Ok(()) } else { Err(DropReason::AddressNotTheirs) }
 }

@@ -57,6 +57,8 @@ pub struct Table {
     pub groups: HashMap<IpAddr, Members>,
     /// The other hosts that take every group; they are in each of `groups` too.
     pub every_group: BTreeSet<HostId>,
+    /// Single addresses that one host hands out, whoever holds the block that they lie in.
+    pub leases: HashMap<IpAddr, Owner>,
     /// Sorted by first address, none inside another.
     blocks: Vec<Block>,
 }
@@ -83,6 +85,7 @@ impl Table {
             tied: BTreeSet::new(),
             groups: HashMap::new(),
             every_group: BTreeSet::new(),
+            leases: HashMap::new(),
             blocks: apart,
         }
     }
@@ -116,9 +119,12 @@ impl Table {
         self.groups.values_mut().for_each(|members| members.hosts.extend(&self.every_group));
     }
 
-    /// Who hands out `ip`, if anybody does.
+    /// Who hands out `ip`, if anybody does: a lease outranks the block.
     #[must_use]
-    pub fn block_owner(&self, ip: IpAddr) -> Option<Owner> {
+    pub fn owner_of(&self, ip: IpAddr) -> Option<Owner> {
+        if let Some(lessee) = self.leases.get(&ip) {
+            return Some(*lessee);
+        }
         let after = self.blocks.partition_point(|b| b.range.network() <= ip);
         let block = self.blocks.get(after.checked_sub(1)?)?;
         block.range.contains(&ip).then_some(block.owner)
@@ -140,10 +146,12 @@ mod tests {
             block("10.32.0.0/16", 9),
             block("10.40.0.0/32", 4),
         ];
-        let table = Table::new(NetworkId(1), 1340, blocks);
-        let owner = |ip: &str| table.block_owner(ip.parse().unwrap());
+        let mut table = Table::new(NetworkId(1), 1340, blocks);
+        table.leases.insert("10.32.0.7".parse().unwrap(), Owner::Here);
+        let owner = |ip: &str| table.owner_of(ip.parse().unwrap());
         let host = |n: u8| Some(Owner::Host(HostId([n; 8])));
         assert_eq!(owner("10.32.0.63"), host(1));
+        assert_eq!(owner("10.32.0.7"), Some(Owner::Here), "a lease outranks the block");
         assert_eq!(owner("10.32.0.64"), None, "the wider of two overlapping is left out");
         assert_eq!(owner("10.32.1.1"), host(2));
         assert_eq!(owner("10.40.0.0"), host(4));

@@ -21,6 +21,7 @@ mod firewall;
 mod fixture;
 mod forged;
 mod fresh_keys;
+mod leases;
 mod look;
 mod loops;
 mod multicast;
