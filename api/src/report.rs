@@ -81,6 +81,8 @@ pub struct Host {
     pub signer: bool,
     /// Can be reached.
     pub reachable: bool,
+    /// The name of the host through which, if there is no link to it.
+    pub through: Option<String>,
     /// Where it says that it can be reached.
     pub addresses: Vec<SocketAddr>,
     /// Containers on weft networks.

@@ -86,10 +86,11 @@ pub fn verdict(status: &Status) -> String {
 fn host_table(hosts: &Vec<Host>) -> String {
     let mut table = Columns::new(["NAME", "ID", "STATE", "ROLE", "CONTAINERS", "VERSION", "ADDRESSES"]);
     for host in hosts {
-        let state = match (host.this, host.reachable) {
-            (true, _) => "this host",
-            (false, true) => "reachable",
-            (false, false) => "unreachable",
+        let state = match (host.this, host.reachable, &host.through) {
+            (true, ..) => "this host".to_owned(),
+            (false, true, None) => "reachable".to_owned(),
+            (false, true, Some(through)) => format!("through {through}"),
+            (false, false, _) => "unreachable".to_owned(),
         };
         let role = match host {
             Host { founder: true, .. } => "founder",
@@ -100,7 +101,7 @@ fn host_table(hosts: &Vec<Host>) -> String {
         table.row([
             host.name.clone(),
             host.id.to_string(),
-            state.into(),
+            state,
             role.into(),
             host.endpoints.to_string(),
             host.version.clone().unwrap_or_default(),
@@ -248,6 +249,7 @@ mod tests {
             controller: this,
             signer: this,
             reachable: this,
+            through: None,
             addresses: vec!["192.0.2.1:6783".parse().unwrap()],
             endpoints: 3,
             version: this.then(|| "0.1.0".into()),

@@ -213,6 +213,7 @@ impl Api {
             controller: record.roles.controller,
             signer: record.roles.signer,
             reachable: self.reaches(view, id),
+            through: view.through.get(&id).map(|hop| host_name(view, *hop)),
             addresses: items
                 .iter()
                 .filter_map(|item| match item {

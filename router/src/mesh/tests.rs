@@ -1,5 +1,6 @@
 //! Whole meshes on virtual time: whatever is lost, cut or restarted, everybody knows the same in the end, soon and for few bytes.
 
+mod hostile;
 mod world;
 
 use std::sync::Arc;
