@@ -2,194 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use std::collections::BTreeMap;
+mod gossip;
+mod joining;
+mod lab;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
+use tokio::runtime::Builder;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-use weft_api::error::{ApiError, ErrorKind};
 use weft_api::fact::Item;
-use weft_api::id::{BootId, HostId, HostKey, MeshKey, TokenId};
+use weft_api::id::HostKey;
 use weft_api::report::LinkState;
-use weft_api::request::Admitted;
-use weft_api::roster::{Cipher, MeshRecord, Roles, RosterRecord, Standing};
-use weft_api::sign::{Signed, SigningKey};
-use weft_api::token::Token;
-use weft_router_io::join::{JoinError, join};
-use weft_router_io::node::{
-    MeshView, Node, NodeConfig, NodeEvent, Persist, StartError, Stored, StoredRecord,
-};
+use weft_api::roster::{Cipher, Standing};
+use weft_router_io::node::{Node, NodeEvent, Persist, StoredRecord};
 
-fn mesh_key() -> SigningKey {
-    SigningKey::from_seed([100; 32])
-}
-
-fn mesh() -> MeshRecord {
-    MeshRecord {
-        mesh: MeshKey(mesh_key().public()).id(),
-        name: "quiet-fox".into(),
-        cipher: Cipher::Aes256Gcm,
-    }
-}
-
-fn key(n: u8) -> SigningKey {
-    SigningKey::from_seed([n; 32])
-}
-
-fn id(n: u8) -> HostId {
-    HostKey(key(n).public()).id()
-}
-
-fn record(n: u8, serial: u64, standing: Standing) -> Signed<RosterRecord> {
-    let first = n == 1;
-    mesh_key().sign(&RosterRecord {
-        mesh: mesh().mesh,
-        key: HostKey(key(n).public()),
-        name: format!("h{n}"),
-        roles: Roles { founder: first, controller: first, signer: first },
-        serial,
-        standing,
-    })
-}
-
-fn roster(members: &[u8]) -> Vec<Signed<RosterRecord>> {
-    members.iter().map(|n| record(*n, 1, Standing::Member)).collect()
-}
-
-fn address(n: u8) -> SocketAddr {
-    // One address a host, a port that is free there.
-    let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, n));
-    UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap()
-}
-
-/// A disk in memory.
-#[derive(Clone, Default)]
-struct Disk(Arc<Mutex<BTreeMap<String, StoredRecord>>>);
-
-impl Persist for Disk {
-    fn save(&self, records: &[StoredRecord]) -> io::Result<()> {
-        let mut disk = self.0.lock().unwrap();
-        for record in records {
-            match record {
-                StoredRecord::Roster(host, _) => disk.insert(format!("roster {host}"), record.clone()),
-                StoredRecord::Facts(host, _) => disk.insert(format!("facts {host}"), record.clone()),
-                StoredRecord::Decision(key, _) => disk.insert(format!("decision {key:?}"), record.clone()),
-                StoredRecord::FactsGone(host) => disk.remove(&format!("facts {host}")),
-            };
-        }
-        Ok(())
-    }
-}
-
-impl Disk {
-    fn load(&self, mut stored: Stored) -> Stored {
-        for record in self.0.lock().unwrap().values() {
-            match record.clone() {
-                StoredRecord::Roster(_, r) => stored.roster.push(r),
-                StoredRecord::Facts(_, r) => stored.facts.push(r),
-                StoredRecord::Decision(_, r) => stored.decisions.push(r),
-                StoredRecord::FactsGone(_) => {}
-            }
-        }
-        stored
-    }
-}
-
-/// A running host, on threads of its own, so that it can be killed without a word.
-struct Host {
-    node: Node,
-    events: mpsc::Receiver<NodeEvent>,
-    runtime: Option<Runtime>,
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// A whole mesh: every host knows the roster and where the others are.
-struct Lab {
-    members: Vec<u8>,
-    addresses: BTreeMap<u8, SocketAddr>,
-    disks: BTreeMap<u8, Disk>,
-    boots: u64,
-}
-
-impl Lab {
-    fn new(members: &[u8]) -> Self {
-        let filter = tracing_subscriber::EnvFilter::from_default_env(); // RUST_LOG=weft_router_io=debug
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        Self {
-            members: members.to_vec(),
-            addresses: members.iter().map(|n| (*n, address(*n))).collect(),
-            disks: members.iter().map(|n| (*n, Disk::default())).collect(),
-            boots: 0,
-        }
-    }
-
-    fn config(&mut self, n: u8) -> NodeConfig {
-        self.boots += 1;
-        let mut boot = [n; 16];
-        boot[..8].copy_from_slice(&self.boots.to_be_bytes());
-        let stored = Stored { roster: roster(&self.members), ..Stored::default() };
-        NodeConfig {
-            host_key: key(n),
-            boot: BootId(boot),
-            boot_counter: self.boots,
-            mesh: mesh(),
-            mesh_key: MeshKey(mesh_key().public()),
-            listen: self.addresses[&n],
-            lanes: 2,
-            stored: self.disks[&n].load(stored),
-            dial: self.addresses.iter().filter(|(o, _)| **o != n).map(|(o, a)| (id(*o), *a)).collect(),
-        }
-    }
-
-    async fn start(&mut self, n: u8) -> Host {
-        let config = self.config(n);
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let starting = runtime.spawn(Node::start(config, Box::new(self.disks[&n].clone())));
-        let (node, events) = starting.await.unwrap().unwrap();
-        Host { node, events, runtime: Some(runtime) }
-    }
-
-    async fn start_all(&mut self) -> Vec<Host> {
-        let mut hosts = Vec::new();
-        for n in self.members.clone() {
-            hosts.push(self.start(n).await);
-        }
-        hosts
-    }
-}
-
-async fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < limit, "not after {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    start.elapsed()
-}
-
-fn view(host: &Host) -> Arc<MeshView> {
-    host.node.view().borrow().clone()
-}
-
-fn all_up(hosts: &[Host]) -> bool {
-    hosts.iter().all(|h| {
-        view(h).reachable.len() == hosts.len() && h.node.links().iter().all(|l| l.state == LinkState::Up)
-    })
-}
-
-const SOON: Duration = Duration::from_secs(10);
+use lab::{Disk, Host, Lab, SOON, all_up, id, key, kill, mesh, record, until, view};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_find_each_other_and_agree() {
@@ -340,14 +171,6 @@ async fn a_disk_that_fails_delays_and_loses_nothing() {
     assert_eq!(node.drops().get("disk_refused"), Some(&2));
 }
 
-/// As `kill -9` does it: no goodbye. The port is free when this returns.
-async fn kill(host: Host) {
-    let address = host.node.local_addr().unwrap();
-    drop(host);
-    let free = || UdpSocket::bind(address).is_ok();
-    until("the port is free", SOON, free).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_is_known_at_once() {
     let mut lab = Lab::new(&[1, 2]);
@@ -478,97 +301,4 @@ async fn one_socket_takes_both_families() {
         addresses.iter().all(|a| a.ip() == a.ip().to_canonical()),
         "no address is shown in its mapped form"
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn starting_needs_a_free_port_and_membership() {
-    let mut lab = Lab::new(&[1]);
-    let taken = UdpSocket::bind(lab.addresses[&1]).unwrap();
-    let config = lab.config(1);
-    let error = Node::start(config, Box::new(Disk::default())).await.err().unwrap();
-    assert!(matches!(error, StartError::PortTaken { .. }), "{error}");
-    drop(taken);
-    let mut config = lab.config(1);
-    config.stored.roster = roster(&[2]);
-    let error = Node::start(config, Box::new(Disk::default())).await.err().unwrap();
-    assert!(matches!(error, StartError::NotAMember { .. }), "{error}");
-    let mut config = lab.config(1);
-    config.mesh_key = MeshKey([7; 32]);
-    let error = Node::start(config, Box::new(Disk::default())).await.err().unwrap();
-    assert!(matches!(error, StartError::WrongMeshKey), "{error}");
-}
-
-fn token(mesh: [u8; 32]) -> Token {
-    Token { id: TokenId([5; 16]), seed: [6; 32], mesh: weft_api::id::MeshId(mesh) }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_joins_and_then_meets_everybody() {
-    let mut lab = Lab::new(&[1, 2]);
-    let mut hosts = lab.start_all().await;
-    until("link up", SOON, || all_up(&hosts)).await;
-    let good = token(mesh().mesh.0);
-    // Member 2 is asked; its agent passes the wish on: here to the test.
-    let mut door = hosts.pop().unwrap();
-    let signer = hosts[0].node.clone();
-    let serving = tokio::spawn(async move {
-        while let Some(event) = door.events.recv().await {
-            let NodeEvent::Join { wish, reply } = event else { continue };
-            let wish = wish.verify(&token(mesh().mesh.0).key().public()).unwrap();
-            let answer = match wish.name.as_str() {
-                "h4" => {
-                    signer.insert_roster(roster(&[4]));
-                    Ok(Admitted { mesh: mesh_key().sign(&mesh()), roster: roster(&[1, 2, 4]) })
-                }
-                "forger" => Ok(Admitted { mesh: key(9).sign(&mesh()), roster: roster(&[4]) }),
-                "nobody" => Ok(Admitted { mesh: mesh_key().sign(&mesh()), roster: roster(&[1, 2]) }),
-                name => Err(ApiError::new(ErrorKind::Conflict, format!("name {name} taken"))),
-            };
-            reply.send(answer).unwrap();
-        }
-    });
-    let at = lab.addresses[&2];
-    let taken = join(at, &good, &key(4), "h1").await.err().unwrap();
-    assert!(matches!(&taken, JoinError::Refused(e) if e.message == "name h1 taken"), "{taken}");
-    let wrong = join(at, &token([1; 32]), &key(4), "h4").await.err().unwrap();
-    assert!(matches!(wrong, JoinError::WrongMesh { .. }), "{wrong}");
-    for name in ["forger", "nobody"] {
-        let bad = join(at, &good, &key(4), name).await.err().unwrap();
-        assert!(matches!(bad, JoinError::BadAnswer { .. }), "{bad}");
-    }
-    let joined = join(at, &good, &key(4), "h4").await.unwrap();
-    assert_eq!((joined.own.name.as_str(), joined.member.name.as_str()), ("h4", "h2"));
-    assert!(joined.rtt > Duration::ZERO);
-
-    lab.members = vec![1, 2, 4];
-    lab.addresses.insert(4, address(4));
-    lab.disks.insert(4, Disk::default());
-    let newcomer = lab.start(4).await;
-    let took = until("met", SOON, || view(&newcomer).reachable.len() == 3).await;
-    println!("a new member met everybody in {took:?}");
-    serving.abort();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joining_says_what_is_wrong() {
-    let good = token(mesh().mesh.0);
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let start = Instant::now();
-    let error = join(silent.local_addr().unwrap(), &good, &key(4), "h4").await.err().unwrap();
-    assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(12));
-    println!("{error}");
-
-    // The agent does not answer.
-    let mut lab = Lab::new(&[1]);
-    let mut host = lab.start(1).await;
-    let answer = tokio::spawn(async move {
-        let Some(NodeEvent::Join { reply, .. }) = host.events.recv().await else { panic!() };
-        drop(reply);
-        host
-    });
-    let error = join(lab.addresses[&1], &good, &key(4), "h4").await.err().unwrap();
-    assert!(matches!(&error, JoinError::Refused(e) if e.kind == ErrorKind::Unavailable), "{error}");
-    println!("{error}");
-    drop(answer.await.unwrap());
 }
