@@ -171,8 +171,9 @@ fn a_delta_that_does_not_hash_is_asked_for_whole() {
     stage.sent.clear();
     stage.counted(Gossip::Push(records), DropReason::DeltaMismatch);
     let whole = Ask { key: RecordKey::Facts(id(1)), have: None };
-    let asked = stage.sent.iter().any(|(to, g)| {
-        *to == id(1) && matches!(g, Gossip::Ask { asks, .. } if *asks == [whole.clone()])
-    });
+    let asked = stage
+        .sent
+        .iter()
+        .any(|(to, g)| *to == id(1) && matches!(g, Gossip::Ask { asks, .. } if *asks == [whole.clone()]));
     assert!(asked, "{:?}", stage.sent);
 }
