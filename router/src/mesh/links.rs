@@ -10,7 +10,7 @@ use weft_api::id::HostId;
 use super::choice::Standing;
 use super::facts::Claim;
 use super::graph::{routes, ways};
-use super::tie::Measure;
+use super::tie::{Measure, Tie};
 use super::{Action, Bond, Changed, Gossip, Mesh};
 
 /// A claimed round trip or loss is said anew when it has changed by half, and not more often than this.
@@ -29,11 +29,18 @@ impl Mesh {
         if self.bind(host) {
             self.greet(host);
         }
+        self.claims_at = Some(now);
         self.choose_at = Some(now);
     }
 
     pub(super) fn disconnected(&mut self, now: Duration, host: HostId, actions: &mut Vec<Action>) {
-        let was_eager = self.ties.remove(&host).is_some_and(|t| t.eager && t.bound());
+        let Some(tie) = self.ties.remove(&host) else { return };
+        let was_eager = tie.eager && tie.bound();
+        if tie.up {
+            // Envelopes may pass yet; what was to be sent is lost.
+            let left = self.ties.entry(host).or_default();
+            (left.up, left.measured) = (true, tie.measured);
+        }
         self.wants.lost(now, host);
         if was_eager {
             self.mend_tree();
@@ -128,7 +135,7 @@ impl Mesh {
                 self.choice.full(now, from);
             }
         }
-        if was != self.ties.get(&from).is_some_and(super::tie::Tie::bound) {
+        if was != self.ties.get(&from).is_some_and(Tie::bound) {
             if was {
                 self.mend_tree();
             } else {

@@ -25,6 +25,7 @@ mod leases;
 mod look;
 mod loops;
 mod multicast;
+mod partition;
 mod plugin_abuse;
 mod plugin_kill;
 mod questions;
