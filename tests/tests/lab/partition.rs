@@ -52,7 +52,8 @@ fn halves_that_never_met_agree_when_a_link_comes_up() {
     let half = |of: [&str; 2], not: [&str; 2]| {
         of.iter().all(|name| {
             let reachable = reachable(lab.host(name));
-            of.iter().all(|o| reachable.get(*o) == Some(&true)) && not.iter().all(|o| reachable.get(*o) == Some(&false))
+            of.iter().all(|o| reachable.get(*o) == Some(&true))
+                && not.iter().all(|o| reachable.get(*o) == Some(&false))
         })
     };
     let apart = || half(left, right) && half(right, left);
@@ -64,7 +65,11 @@ fn halves_that_never_met_agree_when_a_link_comes_up() {
     assert!(apart());
     // One link only: all else is learnt through it.
     lab.mend("h2", "h3").unwrap();
-    let agree = || lab.hosts().iter().all(|host| names.iter().all(|name| containers_of(host).contains(&(*name).to_owned())));
+    let agree = || {
+        lab.hosts()
+            .iter()
+            .all(|host| names.iter().all(|name| containers_of(host).contains(&(*name).to_owned())))
+    };
     let took = eventually("every host knows every container", deadline(AGREED), agree);
     println!("two halves agree {:.2} s after a link came up", took.as_secs_f64());
     let met = || lab.hosts().iter().all(|host| reachable(host).values().all(|yes| *yes));
