@@ -51,6 +51,8 @@ pub enum ChunkKind {
     Probe,
     /// The answer to a probe.
     Answer,
+    /// A datagram of two other hosts (`crate::relay`).
+    Relayed,
 }
 
 /// A chunk of an opened envelope.
@@ -114,7 +116,7 @@ fn read(kind: u8, body: Range<usize>, bytes: &[u8]) -> Result<Chunk, DropReason>
         PROBE => Ok(Chunk { kind: ChunkKind::Probe, body }),
         ANSWER => Ok(Chunk { kind: ChunkKind::Answer, body }),
         FRAGMENT => Err(DropReason::ChunkFragment),
-        RELAYED => Err(DropReason::ChunkRelayed),
+        RELAYED => Ok(Chunk { kind: ChunkKind::Relayed, body }),
         _ => Err(DropReason::ChunkUnknown),
     }
 }
@@ -144,6 +146,13 @@ pub fn quic_head(len: u16) -> [u8; CHUNK_HEAD_LEN] {
 #[must_use]
 pub fn probe_head(answer: bool, len: u16) -> [u8; CHUNK_HEAD_LEN] {
     head(if answer { ANSWER } else { PROBE }, len)
+}
+
+/// The bytes before a relayed datagram, whose own head is counted in `len`.
+#[inline]
+#[must_use]
+pub fn relayed_head(len: u16) -> [u8; CHUNK_HEAD_LEN] {
+    head(RELAYED, len)
 }
 
 #[inline]
@@ -176,7 +185,7 @@ mod tests {
         let mut bytes = Vec::new();
         bytes.extend(frame_head(network, Checksum::NotComputed, 3));
         bytes.extend(b"abc");
-        bytes.extend(head(RELAYED, 2));
+        bytes.extend(head(FRAGMENT, 2));
         bytes.extend(b"xx");
         bytes.extend(head(99, 0));
         bytes.extend(piece_head(network, 2));
@@ -188,7 +197,7 @@ mod tests {
         let got = all(&bytes);
         let frame = ChunkKind::Frame { network, checksum: Checksum::NotComputed };
         assert_eq!(got[0], Ok(Chunk { kind: frame, body: 7..10 }));
-        assert_eq!(got[1..3], [Err(DropReason::ChunkRelayed), Err(DropReason::ChunkUnknown)]);
+        assert_eq!(got[1..3], [Err(DropReason::ChunkFragment), Err(DropReason::ChunkUnknown)]);
         assert_eq!(got[3], Ok(Chunk { kind: ChunkKind::Piece { network }, body: 25..27 }));
         assert_eq!(&bytes[25..27], b"de");
         assert_eq!(got[4], Ok(Chunk { kind: ChunkKind::Quic, body: 30..31 }));

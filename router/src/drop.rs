@@ -89,8 +89,6 @@ reasons! {
     ChunkTruncated = "chunk_truncated",
     /// A kind of chunk that this version does not know.
     ChunkUnknown = "chunk_unknown",
-    /// A relayed envelope; this version relays nothing.
-    ChunkRelayed = "chunk_relayed",
     /// A fragment; this version sends and takes none.
     ChunkFragment = "chunk_fragment",
     /// A QUIC packet longer than any that a host sends.
@@ -99,6 +97,22 @@ reasons! {
     ControlQueueFull = "control_queue_full",
     /// A probe longer than a probe's body may be.
     ProbeTooLong = "probe_too_long",
+
+    // Relaying.
+    /// A relayed datagram that is none: an absurd hop limit, or nothing in it.
+    RelayGarbled = "relay_garbled",
+    /// A relayed datagram from or to a host that is no member.
+    RelayStranger = "relay_stranger",
+    /// A relayed datagram that would go back to where it came from, or one of our own that came round.
+    RelayLoop = "relay_loop",
+    /// A relayed datagram whose hop limit is used up.
+    RelayHops = "relay_hops",
+    /// A relayed datagram for a member that this host cannot reach either.
+    RelayNoRoute = "relay_no_route",
+    /// A neighbour has more relayed than its limit.
+    RelayLimit = "relay_limit",
+    /// A relayed datagram inside a relayed one.
+    RelayNested = "relay_nested",
 
     // The switch, both ways.
     /// The frame has no whole Ethernet header.

@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod frame;
 pub mod mesh;
 pub mod offload;
+pub mod relay;
 pub mod replay;
 pub mod seal;
 pub mod session;

@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use weft_api::id::{HostId, NetworkId};
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::envelope::{COUNTER_STOP, COUNTER_WORN, MAX_LANES};
+use weft_router::relay::RelayTable;
 use weft_router::replay::ReplayWindow;
 use weft_router::seal::{OpenKey, SealKey};
 use weft_router::session::{self, Remote};
@@ -30,6 +31,8 @@ pub struct Tables {
     pub networks: HashMap<NetworkId, Arc<Table>>,
     /// Keys that are gone.
     pub expired: Expired,
+    /// What is relayed, and where to.
+    pub relay: Arc<RelayTable>,
 }
 
 impl Tables {

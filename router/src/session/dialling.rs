@@ -14,6 +14,11 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Dials of one peer that may be unfinished at a time.
 pub const MAX_PENDING: usize = 4;
 
+/// Unfinished dials through relays, to all peers together: when many hosts start at once they must not drown each other.
+pub const MAX_RELAY_DIALS: usize = 4;
+
+/// So long the addresses are dialled alone.
+const DIRECT_ALONE: Duration = Duration::from_millis(750);
 /// Addresses that are dialled before the first relay.
 const DIRECT_FIRST: usize = 2;
 /// Between two addresses of one round.
@@ -32,6 +37,7 @@ pub(super) struct Dialling {
     cursor: usize,
     rounds: u32,
     next: Duration,
+    relays_from: Duration,
 }
 
 impl Dialling {
@@ -69,6 +75,7 @@ impl Dialling {
     /// From the first address again, not before `at`.
     pub(super) fn restart(&mut self, at: Duration) {
         (self.cursor, self.rounds, self.next) = (0, 0, at);
+        self.relays_from = at + DIRECT_ALONE;
     }
 
     /// When [`Self::due`] has an address again.
@@ -76,15 +83,23 @@ impl Dialling {
         (!self.addresses().is_empty()).then_some(self.next)
     }
 
-    /// The address to dial now. Those in `pending` are passed over.
-    pub(super) fn due(&mut self, now: Duration, pending: &[Path], jitter: Jitter) -> Option<Path> {
+    /// The address to dial now. Those in `pending` are passed over; so are relays unless they are allowed.
+    pub(super) fn due(
+        &mut self,
+        now: Duration,
+        pending: &[Path],
+        relays: bool,
+        jitter: Jitter,
+    ) -> Option<Path> {
         let addresses = self.addresses();
         if addresses.is_empty() || now < self.next || pending.len() >= MAX_PENDING {
             return None;
         }
         let mut found = None;
         while found.is_none() && self.cursor < addresses.len() {
-            found = Some(addresses[self.cursor]).filter(|a| !pending.contains(a));
+            let address = addresses[self.cursor];
+            let has_turn = address.is_direct() || (relays && now >= self.relays_from);
+            found = Some(address).filter(|a| has_turn && !pending.contains(a));
             self.cursor += 1;
         }
         self.next = now + STAGGER;
@@ -136,13 +151,13 @@ mod tests {
     #[test]
     fn every_address_gets_its_turn_the_proven_one_first() {
         let mut dialling = Dialling::default();
-        assert_eq!(dialling.due(Duration::ZERO, &[], JITTER), None);
+        assert_eq!(dialling.due(Duration::ZERO, &[], true, JITTER), None);
         dialling.set_addresses(Duration::ZERO, &[path(1), path(2), path(2), path(3)]);
         dialling.prove(path(3));
         let mut now = Duration::ZERO;
         let mut order = Vec::new();
         while order.len() < 4 {
-            order.extend(dialling.due(now, &[], JITTER));
+            order.extend(dialling.due(now, &[], true, JITTER));
             now = dialling.next().unwrap();
         }
         assert_eq!(order, [path(3), path(1), path(2), path(3)]);
@@ -154,7 +169,7 @@ mod tests {
         dialling.set_addresses(Duration::ZERO, &[path(1)]);
         let (mut now, mut pauses) = (Duration::ZERO, Vec::new());
         for _ in 0..20 {
-            assert_eq!(dialling.due(now, &[], JITTER), Some(path(1)));
+            assert_eq!(dialling.due(now, &[], true, JITTER), Some(path(1)));
             pauses.push(dialling.next().unwrap() - now);
             now = dialling.next().unwrap();
         }
@@ -169,9 +184,9 @@ mod tests {
         let mut dialling = Dialling::default();
         let addresses: Vec<Path> = (0..40).map(path).collect();
         dialling.set_addresses(Duration::ZERO, &addresses);
-        assert_eq!(dialling.due(Duration::ZERO, &[path(0)], JITTER), Some(path(1)));
+        assert_eq!(dialling.due(Duration::ZERO, &[path(0)], true, JITTER), Some(path(1)));
         let pending: Vec<Path> = (0..4).map(path).collect();
-        assert_eq!(dialling.due(Duration::from_secs(9), &pending, JITTER), None);
+        assert_eq!(dialling.due(Duration::from_secs(9), &pending, true, JITTER), None);
         assert_eq!(dialling.given.len(), MAX_ADDRESSES);
     }
 }

@@ -70,7 +70,7 @@ mod tests {
 
         #[test]
         fn hellos_go_round(boot: [u8; 16], index: u32, replaces: bool, tail in 1usize..9) {
-            let hello = Message::Hello(Hello { boot: BootId(boot), index, cipher: Cipher::Aes256Gcm, replaces });
+            let hello = Message::Hello(Hello { boot: BootId(boot), index, cipher: Cipher::Aes256Gcm, replaces, seen: Some(([192, 0, 2, 1], index as u16).into()) });
             let bytes = hello.encode();
             let (length, body) = bytes.split_first_chunk().unwrap();
             prop_assert_eq!(Message::length(*length, MAX_HELLO_LEN), Ok(body.len()));

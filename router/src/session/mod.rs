@@ -72,6 +72,8 @@ pub struct Hello {
     pub cipher: Cipher,
     /// Dialled beside a session that works, to take its place.
     pub replaces: bool,
+    /// The address that the sender of this sees the other at, if no relay is between them.
+    pub seen: Option<SocketAddr>,
 }
 
 /// What happened.
@@ -245,6 +247,14 @@ pub struct LinkView {
     pub since: Option<Duration>,
 }
 
+impl LinkView {
+    /// Whether envelopes pass without a third host.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.state == LinkState::Up && self.path.is_some_and(Path::is_direct)
+    }
+}
+
 /// Every session of this host. Times are durations since any fixed moment.
 #[derive(Debug)]
 pub struct Sessions {
@@ -260,6 +270,8 @@ pub struct Sessions {
     kept: Option<BTreeSet<HostId>>,
     notices: NoticeLimit,
     relays: Relays,
+    /// Dials through relays that are unfinished, of all peers, as of the last tick.
+    relay_dials: usize,
 }
 
 impl Sessions {
@@ -278,6 +290,7 @@ impl Sessions {
             kept: None,
             notices: NoticeLimit::default(),
             relays: Relays::default(),
+            relay_dials: 0,
         }
     }
 
@@ -393,6 +406,7 @@ impl Sessions {
             .filter(|p| p.next_wake().is_some_and(|at| at <= now))
             .map(|p| p.host)
             .collect();
+        self.relay_dials = self.peers.values().map(Peer::relay_dials).sum();
         for host in due {
             let relays = self.relays.of(now, host);
             self.with_peer(now, actions, host, |peer, scene| {
@@ -412,7 +426,11 @@ impl Sessions {
         let hosts: Vec<HostId> = self.peers.keys().copied().collect();
         let neighbours = self.relays.neighbours().clone();
         for host in hosts {
-            self.with_peer(now, actions, host, |peer, scene| peer.keep_relays(scene, &neighbours));
+            let relays = self.relays.of(now, host);
+            self.with_peer(now, actions, host, |peer, scene| {
+                peer.keep_relays(scene, &neighbours);
+                peer.set_relays(scene, relays);
+            });
         }
     }
 
@@ -512,6 +530,7 @@ impl Sessions {
             cipher: self.cipher,
             jitter: dialling::Jitter { seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]), host },
             connections: &mut self.connections,
+            relay_dials: &mut self.relay_dials,
             indexes: &mut self.indexes,
             actions,
         };

@@ -7,7 +7,7 @@ use weft_api::report::LinkState;
 use weft_api::roster::Cipher;
 
 use super::connection::{Connection, Stage};
-use super::dialling::{Dialling, Jitter};
+use super::dialling::{Dialling, Jitter, MAX_RELAY_DIALS};
 use super::indexes::Indexes;
 use super::lanes::{LaneProbe, Lanes, Step};
 use super::need::Need;
@@ -41,6 +41,7 @@ pub(super) struct Scene<'a> {
     pub cipher: Cipher,
     pub jitter: Jitter,
     pub connections: &'a mut u64,
+    pub relay_dials: &'a mut usize,
     pub indexes: &'a mut Indexes,
     pub actions: &'a mut Vec<Action>,
 }
@@ -132,7 +133,12 @@ impl Peer {
         let mut connection = Connection::new(id, path, dialled.is_some(), Stage::Greeting, scene.now);
         connection.epochs.open(scene.now, index);
         connection.replaces = dialled.unwrap_or(false);
-        let hello = Hello { boot: scene.boot, index, cipher: scene.cipher, replaces: connection.replaces };
+        let seen = match path {
+            Path::Udp(address) => Some(address),
+            Path::Tcp(_) | Path::Relay(_) => None,
+        };
+        let replaces = connection.replaces;
+        let hello = Hello { boot: scene.boot, index, cipher: scene.cipher, replaces, seen };
         self.connections.push(connection);
         scene.act(Action::InstallReceive(id, self.host, index));
         scene.act(Action::Greet(id, hello));
@@ -451,7 +457,9 @@ impl Peer {
         }
         let pending: Vec<Path> =
             self.connections.iter().filter(|c| c.stage == Stage::Dialling).map(|c| c.path).collect();
-        if let Some(path) = self.dialling.due(scene.now, &pending, scene.jitter) {
+        let relays = *scene.relay_dials < MAX_RELAY_DIALS;
+        if let Some(path) = self.dialling.due(scene.now, &pending, relays, scene.jitter) {
+            *scene.relay_dials += usize::from(!path.is_direct());
             self.dial_along(scene, path);
         }
     }

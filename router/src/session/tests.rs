@@ -157,7 +157,7 @@ fn greetings_out_of_turn_and_of_another_suite_are_refused() {
     (0..2).for_each(|n| world.start(n));
     world.run(3000 * MS);
     let used = world.hosts[0].used[&id(1)];
-    let hello = Hello { boot: BootId([9; 16]), index: 1, cipher: CIPHER, replaces: true };
+    let hello = Hello { boot: BootId([9; 16]), index: 1, cipher: CIPHER, replaces: true, seen: None };
     world.event(0, Event::Hello(used, hello));
     assert!(world.hosts[0].counts.contains(&DropReason::MessageGarbled));
     assert!(world.hosts[0].used.is_empty());
@@ -176,7 +176,8 @@ fn connections_of_one_host_are_bounded() {
     for i in 0..1000 {
         let connection = sessions.new_connection();
         sessions.handle(MS, Event::Accepted(connection, id(1), path(1)), &mut actions);
-        let hello = Hello { boot: BootId([2; 16]), index: i, cipher: CIPHER, replaces: i % 3 == 0 };
+        let hello =
+            Hello { boot: BootId([2; 16]), index: i, cipher: CIPHER, replaces: i % 3 == 0, seen: None };
         sessions.handle(MS, Event::Hello(connection, hello), &mut actions);
         sessions.handle(MS, Event::Lost(connection, Some(Why::Superseded)), &mut actions);
         let connection = sessions.new_connection();
@@ -249,7 +250,7 @@ proptest! {
             let event = match kind {
                 0 => Event::Reached(connection, id(body.len() % 3)),
                 1 => { let c = sessions.new_connection(); Event::Accepted(c, id(body.len() % 4), path(1)) }
-                2 => Event::Hello(connection, Hello { boot: BootId([body.len() as u8; 16]), index, cipher: CIPHER, replaces: index % 2 == 0 }),
+                2 => Event::Hello(connection, Hello { boot: BootId([body.len() as u8; 16]), index, cipher: CIPHER, replaces: index % 2 == 0, seen: None }),
                 3 => Event::Lost(connection, Why::from_code(body.len() as u64)),
                 4 => Event::Probe(index, path(1), &body),
                 5 => Event::Notice(index),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use weft_api::id::HostId;
 
-use super::connection::Connection;
+use super::connection::{Connection, Stage};
 use super::peer::{Peer, Scene};
 use super::streams::Reach;
 use super::{Action, ConnectionId, Path, StreamId};
@@ -81,6 +81,12 @@ impl Peer {
             self.list_paths(scene);
         }
         self.paths.ended(scene.now, Path::Tcp(stream));
+    }
+
+    /// Dials through relays that are unfinished.
+    pub(super) fn relay_dials(&self) -> usize {
+        let relayed = |c: &&Connection| c.stage == Stage::Dialling && !c.path.is_direct();
+        self.connections.iter().filter(relayed).count()
     }
 
     /// Whether it is reached without a third host.

@@ -20,7 +20,7 @@ pub struct Rate {
 
 /// What each of many has left of its [`Rate`].
 #[derive(Debug)]
-pub(super) struct Allowances<K> {
+pub(crate) struct Allowances<K> {
     rate: Rate,
     each: HashMap<K, Allowance>,
     swept: Option<Duration>,
@@ -28,12 +28,12 @@ pub(super) struct Allowances<K> {
 }
 
 impl<K: Eq + Hash> Allowances<K> {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         Self { rate, each: HashMap::new(), swept: None, others: None }
     }
 
     /// Takes `n` out of what `who` has left; `false`, with nothing taken, if that is less.
-    pub(super) fn take(&mut self, who: K, n: u32, now: Duration) -> bool {
+    pub(crate) fn take(&mut self, who: K, n: u32, now: Duration) -> bool {
         let rate = self.rate;
         if let Some(own) = self.each.get_mut(&who) {
             return own.take(rate, n, now);

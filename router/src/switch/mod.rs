@@ -3,7 +3,7 @@
 //! Per network a [`Table`] of what facts and decisions say, replaced whole by the control side, and a [`Memory`] of what
 //! the lane has seen itself, bounded. Facts outrank memory (PROTOCOL 7).
 
-mod allowance;
+pub(crate) mod allowance;
 mod answer;
 pub mod group;
 mod memory;

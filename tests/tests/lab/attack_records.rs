@@ -229,7 +229,8 @@ fn say(stage: &mut Stage<'_>, items: Vec<Item>) {
 
 /// First bytes of a control stream after which the victim closes the connection.
 fn greetings(stage: &Stage<'_>) -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    let hello = Hello { boot: BootId([7; 16]), index: 7, cipher: stage.mesh.cipher, replaces: false };
+    let hello =
+        Hello { boot: BootId([7; 16]), index: 7, cipher: stage.mesh.cipher, replaces: false, seen: None };
     let other = Cipher::ALL.into_iter().find(|c| *c != hello.cipher).unwrap_or(hello.cipher);
     let first = |bytes: &[u8]| [&[CONTROL], bytes].concat();
     let good = Message::Hello(hello).encode();

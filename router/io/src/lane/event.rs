@@ -33,6 +33,8 @@ pub enum ControlChunk {
     Probe(Vec<u8>),
     /// The answer to a probe, of the same length limit.
     Answer(Vec<u8>),
+    /// A datagram that the peer shall relay, behind its head ([`weft_router::relay`]).
+    Relayed(Vec<u8>),
 }
 
 /// Where a control chunk goes when not along the session's path as it stands.

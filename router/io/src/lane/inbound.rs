@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use weft_api::id::HostId;
 use weft_router::chunk::{Chunk, ChunkKind, Chunks};
 use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
+use weft_router::relay::{Onward, RELAY_LEN, RelayLimits, Relayed};
 use weft_router::session::Remote;
 use weft_router::stream::datagram_at;
 
@@ -18,6 +20,7 @@ use super::desk::Desk;
 use super::event::{LaneEvent, MAX_QUIC_LEN};
 use super::port::Port;
 use super::ring::Ring;
+use super::trains::Trains;
 use crate::sys;
 use crate::tables::{ReceiveEpoch, Tables};
 
@@ -28,14 +31,44 @@ const RECEIVES: usize = 16;
 pub(super) struct Inbox {
     ring: Ring,
     deliverer: Deliverer,
-    /// The epoch of the latest envelope: the next is mostly of the same.
-    latest: Option<Arc<ReceiveEpoch>>,
-    /// Authentic datagrams and bytes of `latest` that are not yet counted there.
-    uncounted: (u64, u64),
+    /// Of envelopes that came as datagrams, and of those that were relayed in them.
+    latest: [Latest; 2],
     /// What TCP streams bring.
     records: Option<mpsc::Receiver<Records>>,
     /// An authentic envelope came by the stream that is being read.
     proven: bool,
+}
+
+/// The epoch of the latest envelope: the next is mostly of the same.
+#[derive(Default)]
+struct Latest {
+    epoch: Option<Arc<ReceiveEpoch>>,
+    /// Authentic datagrams and bytes that are not yet counted there.
+    uncounted: (u64, u64),
+}
+
+impl Latest {
+    /// The epoch of `index`, moved out of here if it is that one; the caller puts it back.
+    #[inline]
+    fn take(&mut self, around: &Surroundings<'_>, index: u32) -> Option<Arc<ReceiveEpoch>> {
+        if self.epoch.as_ref().is_some_and(|e| e.index() == index) {
+            return self.epoch.take();
+        }
+        let epoch = match around.tables.receives.get(&index) {
+            Some(epoch) => Arc::clone(epoch),
+            // The batch began before the key was made, and the peer is quick.
+            None => Arc::clone(around.desk.shared.tables.load().receives.get(&index)?),
+        };
+        self.count();
+        Some(epoch)
+    }
+
+    fn count(&mut self) {
+        let (datagrams, bytes) = std::mem::take(&mut self.uncounted);
+        if let Some(epoch) = self.epoch.as_ref().filter(|_| datagrams > 0) {
+            epoch.count_received(datagrams, bytes);
+        }
+    }
 }
 
 /// What does not change while one batch is received.
@@ -43,6 +76,8 @@ pub(super) struct Surroundings<'a> {
     pub desk: &'a Desk,
     pub tables: &'a Tables,
     pub ports: &'a mut [Port],
+    pub trains: &'a mut Trains,
+    pub relay_limits: &'a mut RelayLimits,
     pub now: Duration,
 }
 
@@ -51,8 +86,7 @@ impl Inbox {
         Self {
             ring: Ring::new(),
             deliverer: Deliverer::new(),
-            latest: None,
-            uncounted: (0, 0),
+            latest: Default::default(),
             records,
             proven: false,
         }
@@ -60,8 +94,8 @@ impl Inbox {
 
     /// The tables have changed: what was remembered of the old ones is let go.
     pub(super) fn forget(&mut self) {
-        self.count_received();
-        self.latest = None;
+        self.latest.iter_mut().for_each(Latest::count);
+        self.latest = Default::default();
     }
 
     /// Receives what is there, delivers it whole. Returns whether there was anything.
@@ -86,7 +120,7 @@ impl Inbox {
         }
         self.deliverer.deliver(around, &self.ring);
         self.ring.release();
-        self.count_received();
+        self.latest.iter_mut().for_each(Latest::count);
         any
     }
 
@@ -163,7 +197,8 @@ impl Inbox {
         from: Remote,
     ) -> Result<(), DropReason> {
         let (desk, len) = (around.desk, range.len());
-        let Some(epoch) = self.take_epoch(around, header.index) else {
+        let depth = usize::from(matches!(from, Remote::Relayed { .. }));
+        let Some(epoch) = self.latest[depth].take(around, header.index) else {
             desk.tell_unproven(|| LaneEvent::UnknownIndex { from, index: header.index, len });
             return Err(around.tables.why_unknown(header.index));
         };
@@ -176,7 +211,8 @@ impl Inbox {
         let origin = Origin { epoch, lane: header.lane };
         match opened {
             Ok(moved) => {
-                self.uncounted = (self.uncounted.0 + 1, self.uncounted.1 + len as u64);
+                let (datagrams, bytes) = &mut self.latest[depth].uncounted;
+                (*datagrams, *bytes) = (*datagrams + 1, *bytes + len as u64);
                 if !origin.epoch.is_authentic() {
                     if desk.tell(LaneEvent::FirstAuthentic { index: header.index, from }) {
                         origin.epoch.set_authentic();
@@ -194,7 +230,7 @@ impl Inbox {
             }
             Err(reason) => desk.drop_on(origin.epoch.drops(), reason, 1),
         }
-        self.latest = Some(origin.epoch);
+        self.latest[depth].epoch = Some(origin.epoch);
         Ok(())
     }
 
@@ -242,6 +278,7 @@ impl Inbox {
                     });
                     Ok(())
                 }
+                ChunkKind::Relayed => self.relayed(around, origin, body, from),
             };
             if let Err(reason) = taken {
                 desk.drop_on(origin.epoch.drops(), reason, 1);
@@ -249,25 +286,28 @@ impl Inbox {
         }
     }
 
-    /// The epoch of `index`, moved out of `latest` if it is that one; the caller puts it there again.
-    #[inline]
-    fn take_epoch(&mut self, around: &Surroundings<'_>, index: u32) -> Option<Arc<ReceiveEpoch>> {
-        if self.latest.as_ref().is_some_and(|e| e.index() == index) {
-            return self.latest.take();
+    /// A datagram that a neighbour relays: for this host, or to be passed on.
+    fn relayed(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        origin: &Origin,
+        body: Range<usize>,
+        from: Remote,
+    ) -> Result<(), DropReason> {
+        let (tables, by) = (around.tables, origin.epoch.host());
+        if matches!(from, Remote::Relayed { .. }) {
+            return Err(DropReason::RelayNested);
         }
-        let epoch = match around.tables.receives.get(&index) {
-            Some(epoch) => Arc::clone(epoch),
-            // The batch began before the key was made, and the peer is quick.
-            None => Arc::clone(around.desk.shared.tables.load().receives.get(&index)?),
-        };
-        self.count_received();
-        Some(epoch)
-    }
-
-    fn count_received(&mut self) {
-        let (datagrams, bytes) = std::mem::take(&mut self.uncounted);
-        if let Some(epoch) = self.latest.as_ref().filter(|_| datagrams > 0) {
-            epoch.count_received(datagrams, bytes);
+        let relayed = Relayed::read(&self.ring.slot()[body.clone()])?;
+        let carried = body.start + RELAY_LEN..body.end;
+        let path = |host: HostId| tables.sends.get(&host)?.path().map(|path| path.way);
+        match tables.relay.judge(relayed, by, path)? {
+            Onward::Here => self.datagram(around, carried, Remote::Relayed { by, host: relayed.source }),
+            Onward::To(next, onward) => {
+                around.relay_limits.take(by, around.now)?;
+                let train = around.trains.to(around.desk, tables, next)?;
+                train.push_relayed(around.desk, onward, &self.ring.slot()[carried])
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod train;
+mod trains;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,6 +36,7 @@ use weft_api::id::NetworkId;
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::envelope::Header;
 use weft_router::offload::Offloads;
+use weft_router::relay::Relayed;
 use weft_router::session::Remote;
 
 use crate::sys;
@@ -200,7 +202,8 @@ impl LaneHandle {
         taken
     }
 
-    /// Sends a QUIC packet outside an envelope, at once, from the caller's thread.
+    /// Sends a QUIC packet outside an envelope of the peer's: to an address at once, from the caller's thread; to a member that a
+    /// neighbour relays for inside an envelope of the neighbour's.
     pub fn send_bare(&self, to: Remote, bytes: &[u8]) -> io::Result<()> {
         match to {
             Remote::Udp(address) => {
@@ -214,7 +217,13 @@ impl LaneHandle {
                 }
                 Ok(())
             }
-            Remote::Relayed { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Remote::Relayed { by, host } => {
+                let tables = self.shared.tables.load();
+                let relay = tables.sends.get(&by).ok_or(io::ErrorKind::HostUnreachable)?;
+                let head = Relayed::new(tables.relay.me, host).body();
+                self.send_sealed(relay, ControlChunk::Relayed([&head[..], bytes].concat()));
+                Ok(())
+            }
         }
     }
 

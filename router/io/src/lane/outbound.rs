@@ -1,7 +1,5 @@
 //! From the taps to the mesh: read, decide, cut or pack, seal into the train of the peer.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use weft_api::id::{HostId, NetworkId};
@@ -10,24 +8,21 @@ use weft_router::offload::plain::settle;
 use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
 use weft_router::switch::{self, Headers, Outbound, Table, group, ties};
 
-use super::carrier::Carrier;
 use super::desk::Desk;
-use super::event::{LaneEvent, WANTED_EVERY};
+use super::event::LaneEvent;
 use super::port::{Port, write_own};
 use super::sockets::MAX_LANES;
-use super::train::{CAPACITY, Train};
-use crate::tables::{Path, Tables};
+use super::train::Train;
+use super::trains::Trains;
+use crate::tables::Tables;
 
 /// Frames read from one tap before the lane looks at the socket again.
 const TAP_READS: usize = 64;
-/// Peers with an open train; one more, and the oldest departs.
-const MAX_TRAINS: usize = 16;
 /// A virtio-net header and the longest frame that a tap gives.
 const TAP_BUFFER: usize = VnetHeader::LEN + 65_535 + 64;
 
 /// The outbound half.
 pub(super) struct Outbox {
-    trains: Trains,
     merge: Merge,
     buffer: Box<[u8]>,
     superframes: u16,
@@ -36,12 +31,6 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn new(lane: u8) -> Self {
         Self {
-            trains: Trains {
-                open: Vec::with_capacity(MAX_TRAINS),
-                spare: Vec::new(),
-                latest: 0,
-                wanted: BTreeMap::new(),
-            },
             merge: Merge::new(),
             buffer: vec![0; TAP_BUFFER].into_boxed_slice(),
             superframes: first_superframe(lane),
@@ -49,8 +38,15 @@ impl Outbox {
     }
 
     /// Reads what the tap of `port` has. Returns whether there was anything.
-    pub(super) fn read(&mut self, desk: &Desk, tables: &Tables, port: &mut Port, now: Duration) -> bool {
-        let Self { trains, merge, buffer, superframes } = self;
+    pub(super) fn read(
+        &mut self,
+        desk: &Desk,
+        tables: &Tables,
+        port: &mut Port,
+        trains: &mut Trains,
+        now: Duration,
+    ) -> bool {
+        let Self { merge, buffer, superframes } = self;
         let table = port.table.clone();
         let mut any = false;
         for _ in 0..TAP_READS {
@@ -71,11 +67,6 @@ impl Outbox {
             Sender { desk, tables, table, port, trains, superframes, now }.send_merged(merge);
         }
         any
-    }
-
-    /// Everything leaves.
-    pub(super) fn flush(&mut self, desk: &Desk) {
-        self.trains.flush(desk);
     }
 }
 
@@ -201,60 +192,6 @@ impl Sender<'_> {
                 hosts.iter().copied().filter(|host| !tied.contains(host)).for_each(copy);
             }
             Outbound::Answer(..) | Outbound::Probe | Outbound::Drop(_) => {}
-        }
-    }
-}
-
-/// The open trains, one per peer that something goes to in this batch.
-struct Trains {
-    open: Vec<Train>,
-    spare: Vec<Box<[u8]>>,
-    latest: usize,
-    /// Hosts without a session that frames are for, and when that was told.
-    wanted: BTreeMap<HostId, Duration>,
-}
-
-impl Trains {
-    #[inline]
-    fn to(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<&mut Train, DropReason> {
-        if self.open.get(self.latest).is_none_or(|t| t.epoch().host() != host) {
-            self.latest = match self.open.iter().position(|t| t.epoch().host() == host) {
-                Some(at) => at,
-                None => self.start(desk, tables, host)?,
-            };
-        }
-        Ok(&mut self.open[self.latest])
-    }
-
-    /// A session with the host should begin.
-    fn tell_wanted(&mut self, desk: &Desk, host: HostId, now: Duration) {
-        if self.wanted.get(&host).is_some_and(|told| now < *told + WANTED_EVERY) {
-            return;
-        }
-        self.wanted.retain(|_, told| now < *told + WANTED_EVERY);
-        self.wanted.insert(host, now);
-        desk.tell_unproven(|| LaneEvent::Wanted { host });
-    }
-
-    fn start(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<usize, DropReason> {
-        let epoch = tables.sends.get(&host).ok_or(DropReason::NoSession)?;
-        let path = epoch.path().ok_or(DropReason::NoPath);
-        let found = path.and_then(|Path { way, datagram }| Ok((Carrier::of(desk, way)?, datagram)));
-        let (to, datagram) = found.inspect_err(|reason| epoch.drops().count(*reason))?;
-        if self.open.len() == MAX_TRAINS {
-            let mut oldest = self.open.remove(0);
-            oldest.flush(desk);
-            self.spare.push(oldest.into_buffer());
-        }
-        let buffer = self.spare.pop().unwrap_or_else(|| vec![0; CAPACITY].into_boxed_slice());
-        self.open.push(Train::new(desk, Arc::clone(epoch), to, datagram, buffer));
-        Ok(self.open.len() - 1)
-    }
-
-    fn flush(&mut self, desk: &Desk) {
-        for mut train in self.open.drain(..) {
-            train.flush(desk);
-            self.spare.push(train.into_buffer());
         }
     }
 }

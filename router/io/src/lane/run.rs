@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use arc_swap::Guard;
 use tokio::sync::mpsc;
-use weft_router::chunk::{MAX_PROBE_LEN, probe_head, quic_head};
+use weft_router::chunk::{MAX_PROBE_LEN, probe_head, quic_head, relayed_head};
 use weft_router::drop::DropReason;
+use weft_router::relay::RelayLimits;
 
-use super::carrier::{Carrier, Records};
+use super::carrier::Records;
 use super::desk::Desk;
 use super::event::{Command, ControlChunk, LaneEvent};
 use super::inbound::{Inbox, Surroundings};
 use super::outbound::Outbox;
 use super::port::Port;
-use super::train::send_alone;
+use super::train::{seal_alone, send_alone};
+use super::trains::{Trains, way_of};
 use super::{Shared, Taps};
 use crate::sys::WaitList;
 use crate::tables::Tables;
@@ -29,6 +31,8 @@ pub(super) struct Lane {
     desk: Desk,
     inbox: Inbox,
     outbox: Outbox,
+    trains: Trains,
+    relay_limits: RelayLimits,
     /// Sorted by network.
     ports: Vec<Port>,
     tables: Arc<Tables>,
@@ -51,6 +55,8 @@ impl Lane {
             desk: Desk::new(lane, shared, events),
             inbox: Inbox::new(records),
             outbox: Outbox::new(lane),
+            trains: Trains::new(),
+            relay_limits: RelayLimits::default(),
             ports: Vec::new(),
             tables: Arc::default(),
             taps: Arc::default(),
@@ -68,9 +74,9 @@ impl Lane {
             let mut busy = self.obey();
             busy |= self.receive(now);
             for port in &mut self.ports {
-                busy |= self.outbox.read(&self.desk, &self.tables, port, now);
+                busy |= self.outbox.read(&self.desk, &self.tables, port, &mut self.trains, now);
             }
-            self.outbox.flush(&self.desk);
+            self.trains.flush(&self.desk);
             if !busy {
                 self.sleep();
             }
@@ -79,7 +85,8 @@ impl Lane {
 
     fn receive(&mut self, now: Duration) -> bool {
         let (desk, tables, ports) = (&self.desk, &*self.tables, &mut self.ports[..]);
-        self.inbox.receive(&mut Surroundings { desk, tables, ports, now })
+        let (trains, relay_limits) = (&mut self.trains, &mut self.relay_limits);
+        self.inbox.receive(&mut Surroundings { desk, tables, ports, trains, relay_limits, now })
     }
 
     /// Takes over tables and taps if they were replaced.
@@ -137,7 +144,7 @@ impl Lane {
             Some(way) => way,
             None => epoch.path().ok_or(DropReason::NoPath)?.way,
         };
-        let to = Carrier::of(&self.desk, way)?;
+        let (to, wrap) = way_of(&self.desk, &self.tables, epoch.host(), way)?;
         let padded = aim.datagram.map_or(0, usize::from);
         let len = |body: &[u8]| u16::try_from(body.len()).map_err(|_| DropReason::TooBigForPath);
         let (head, body) = match chunk {
@@ -147,8 +154,10 @@ impl Lane {
             }
             ControlChunk::Probe(body) => (probe_head(false, len(body)?), body),
             ControlChunk::Answer(body) => (probe_head(true, len(body)?), body),
+            ControlChunk::Relayed(body) => (relayed_head(len(body)?), body),
         };
-        send_alone(&self.desk, epoch, &to, [&head, body], padded)
+        let sealed = seal_alone(&self.desk, epoch, self.desk.lane(), [&head, body], padded)?;
+        send_alone(&self.desk, epoch, &to, wrap, sealed)
     }
 
     /// Until a tap, the socket or the control side has something.

@@ -12,6 +12,7 @@ use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, OVERHEAD, TAG_LEN};
 use weft_router::offload::plain::Checksum;
 use weft_router::offload::{Cut, CutLimits};
+use weft_router::relay::{RELAY_HEAD_LEN, RELAY_OVERHEAD, Relayed};
 use weft_router::stream::MAX_DATAGRAM;
 
 use super::carrier::Carrier;
@@ -25,9 +26,34 @@ const MAX_BYTES: usize = 65_507;
 /// Datagrams of one call; kernels before 6.10 take no more.
 const MAX_DATAGRAMS: usize = 64;
 /// Room for a full train and the envelope that is being packed behind it.
-pub(super) const CAPACITY: usize = MAX_BYTES + MAX_DATAGRAM;
+pub(super) const CAPACITY: usize = MAX_BYTES + MAX_DATAGRAM + RELAY_OVERHEAD;
 /// A packed envelope that lacks no more than this of the path's datagram is padded to it, so that the train can go on.
 const PADDING_LIMIT: usize = 256;
+
+/// The envelopes of a neighbour that others travel in.
+pub(super) struct Wrap {
+    pub epoch: Arc<SendEpoch>,
+    /// What they say.
+    pub lane: u8,
+    pub relayed: Relayed,
+}
+
+impl Wrap {
+    /// Bytes of the neighbour's envelope before and after the peer's.
+    const FRONT: usize = HEADER_LEN + RELAY_HEAD_LEN;
+    const BACK: usize = TAG_LEN;
+
+    /// Seals `out`, in which the peer's envelope lies in its place.
+    #[inline]
+    fn seal(&self, desk: &Desk, out: &mut [u8]) -> Result<(), DropReason> {
+        let (counter, worn) = self.epoch.use_counter(self.lane)?;
+        let carried = (out.len() - Self::FRONT - Self::BACK) as u16;
+        out[HEADER_LEN..Self::FRONT].copy_from_slice(&self.relayed.head(carried));
+        self.epoch.key().seal(Header { lane: self.lane, index: self.epoch.index(), counter }, out);
+        tell_worn(desk, &self.epoch, worn);
+        Ok(())
+    }
+}
 
 /// Envelopes for one peer.
 pub(super) struct Train {
@@ -35,6 +61,9 @@ pub(super) struct Train {
     /// What the envelopes say: this lane, or lane 0 to a peer that does not hear this one.
     lane: u8,
     to: Carrier,
+    /// A neighbour relays: each envelope travels in one of the neighbour's.
+    wrap: Option<Wrap>,
+    /// The longest envelope for the peer.
     datagram: usize,
     buffer: Box<[u8]>,
     /// Bytes of sealed envelopes.
@@ -51,7 +80,7 @@ impl Train {
     pub(super) fn new(
         desk: &Desk,
         epoch: Arc<SendEpoch>,
-        to: Carrier,
+        (to, wrap): (Carrier, Option<Wrap>),
         datagram: u16,
         buffer: Box<[u8]>,
     ) -> Self {
@@ -60,7 +89,7 @@ impl Train {
             desk.tell(LaneEvent::LaneWanted { index: epoch.index(), lane: desk.lane() });
         }
         let datagram = usize::from(datagram).min(MAX_DATAGRAM);
-        Self { epoch, lane, to, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
+        Self { epoch, lane, to, wrap, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
     }
 
     pub(super) fn epoch(&self) -> &Arc<SendEpoch> {
@@ -92,7 +121,7 @@ impl Train {
         if OVERHEAD + self.packed + chunk > self.datagram {
             self.close_envelope(desk, true)?;
         }
-        let at = self.len + HEADER_LEN + self.packed;
+        let at = self.len + self.front() + HEADER_LEN + self.packed;
         let (head, body) = self.buffer[at..at + chunk].split_at_mut(NETWORK_HEAD_LEN);
         head.copy_from_slice(&frame_head(network, checksum, frame.len() as u16));
         body.copy_from_slice(frame);
@@ -113,20 +142,40 @@ impl Train {
             let body = cut.body_len(&piece);
             let datagram = OVERHEAD + NETWORK_HEAD_LEN + body;
             self.make_room(desk, datagram);
-            let (counter, worn) = self.epoch.use_counter(self.lane)?;
-            let out = &mut self.buffer[self.len..self.len + datagram];
+            let start = self.len + self.front();
+            let out = &mut self.buffer[start..start + datagram];
             let chunk = &mut out[HEADER_LEN..];
             chunk[..NETWORK_HEAD_LEN].copy_from_slice(&piece_head(network, body as u16));
             let (head, rest) = chunk[NETWORK_HEAD_LEN..].split_at_mut(cut.head_len());
             cut.write_head(&piece, head);
             let payload = cut.payload(&piece);
             rest[..payload.len()].copy_from_slice(payload);
-            let header = Header { lane: self.lane, index: self.epoch.index(), counter };
-            self.epoch.key().seal(header, out);
-            self.couple(datagram);
-            self.tell_worn(desk, worn);
+            self.seal(desk, datagram)?;
         }
         Ok(())
+    }
+
+    /// Seals a datagram that the peer shall take or pass on.
+    #[inline]
+    pub(super) fn push_relayed(
+        &mut self,
+        desk: &Desk,
+        relayed: Relayed,
+        carried: &[u8],
+    ) -> Result<(), DropReason> {
+        let datagram = RELAY_OVERHEAD + carried.len();
+        if self.wrap.is_some() {
+            return Err(DropReason::RelayNested);
+        }
+        if datagram > self.datagram {
+            return Err(DropReason::TooBigForPath);
+        }
+        self.close_envelope(desk, false)?;
+        self.make_room(desk, datagram);
+        let chunk = &mut self.buffer[self.len + HEADER_LEN..];
+        chunk[..RELAY_HEAD_LEN].copy_from_slice(&relayed.head(carried.len() as u16));
+        chunk[RELAY_HEAD_LEN..RELAY_HEAD_LEN + carried.len()].copy_from_slice(carried);
+        self.seal(desk, datagram)
     }
 
     /// Sends everything; empty afterwards.
@@ -142,30 +191,54 @@ impl Train {
         if self.packed == 0 {
             return Ok(());
         }
-        let (packed, start) = (std::mem::take(&mut self.packed), self.len + HEADER_LEN);
-        let (counter, worn) = self.epoch.use_counter(self.lane)?;
+        let (packed, front) = (std::mem::take(&mut self.packed), self.front());
+        let start = self.len + front + HEADER_LEN;
         let mut datagram = OVERHEAD + packed;
         if !self.fits(datagram) {
             // The train leaves without it; what is packed moves to the front.
             self.depart(desk);
-            self.buffer.copy_within(start..start + packed, HEADER_LEN);
+            self.buffer.copy_within(start..start + packed, front + HEADER_LEN);
         }
-        let full = if self.count == 0 { self.datagram } else { self.stride };
+        let full = if self.count == 0 { self.datagram } else { self.stride - front - self.back() };
         if more && full.saturating_sub(datagram) <= PADDING_LIMIT {
-            let padding = self.len + HEADER_LEN + packed;
+            let padding = self.len + front + HEADER_LEN + packed;
             datagram = datagram.max(full);
-            self.buffer[padding..self.len + datagram].fill(0);
+            self.buffer[padding..self.len + front + datagram].fill(0);
         }
-        let header = Header { lane: self.lane, index: self.epoch.index(), counter };
-        self.epoch.key().seal(header, &mut self.buffer[self.len..self.len + datagram]);
-        self.couple(datagram);
-        self.tell_worn(desk, worn);
+        self.seal(desk, datagram)
+    }
+
+    /// Seals the envelope of `datagram` bytes that lies behind the others, and couples it to them.
+    #[inline]
+    fn seal(&mut self, desk: &Desk, datagram: usize) -> Result<(), DropReason> {
+        let (counter, worn) = self.epoch.use_counter(self.lane)?;
+        let (start, front) = (self.len, self.front());
+        let out = &mut self.buffer[start + front..start + front + datagram];
+        self.epoch.key().seal(Header { lane: self.lane, index: self.epoch.index(), counter }, out);
+        tell_worn(desk, &self.epoch, worn);
+        let mut whole = datagram;
+        if let Some(wrap) = &self.wrap {
+            whole += Wrap::FRONT + Wrap::BACK;
+            wrap.seal(desk, &mut self.buffer[start..start + whole])?;
+        }
+        self.couple(whole);
         Ok(())
+    }
+
+    #[inline]
+    fn front(&self) -> usize {
+        if self.wrap.is_some() { Wrap::FRONT } else { 0 }
+    }
+
+    #[inline]
+    fn back(&self) -> usize {
+        if self.wrap.is_some() { Wrap::BACK } else { 0 }
     }
 
     /// Whether an envelope of `datagram` bytes may be the next of this train: none longer than the first, none after a shorter.
     #[inline]
     fn fits(&self, datagram: usize) -> bool {
+        let datagram = self.front() + datagram + self.back();
         self.count == 0
             || (datagram <= self.stride
                 && self.len == self.count * self.stride
@@ -189,12 +262,6 @@ impl Train {
         self.count += 1;
     }
 
-    fn tell_worn(&self, desk: &Desk, worn: bool) {
-        if worn {
-            desk.tell(LaneEvent::Worn { host: self.epoch.host(), index: self.epoch.index() });
-        }
-    }
-
     /// Hands the sealed envelopes to the kernel.
     fn depart(&mut self, desk: &Desk) {
         let (len, count) = (std::mem::take(&mut self.len), std::mem::take(&mut self.count));
@@ -205,13 +272,13 @@ impl Train {
         let to = match &self.to {
             Carrier::Udp(to) => to,
             Carrier::Tcp(stream) => match stream.push_train(bytes, self.stride) {
-                Ok(()) => return self.epoch.count_sent(count as u64, len as u64),
+                Ok(()) => return self.count_sent(count as u64, len as u64),
                 Err(reason) => return desk.drop_on(self.epoch.drops(), reason, count as u64),
             },
         };
         if count > 1 && desk.shared.gso.load(Ordering::Relaxed) {
-            match send(desk.socket_of(self.lane), to, bytes, Some(self.stride as u16)) {
-                Ok(()) => return self.epoch.count_sent(count as u64, len as u64),
+            match send(self.socket(desk), to, bytes, Some(self.stride as u16)) {
+                Ok(()) => return self.count_sent(count as u64, len as u64),
                 Err(error) if is_refused(&error) => {}
                 Err(error) => return desk.drop_on(self.epoch.drops(), reason_of(&error), count as u64),
             }
@@ -225,12 +292,23 @@ impl Train {
         self.depart_singly(desk, to, len);
     }
 
+    fn socket<'d>(&self, desk: &'d Desk) -> &'d UdpSocket {
+        desk.socket_of(self.wrap.as_ref().map_or(self.lane, |wrap| wrap.lane))
+    }
+
+    fn count_sent(&self, datagrams: u64, bytes: u64) {
+        self.epoch.count_sent(datagrams, bytes);
+        if let Some(wrap) = &self.wrap {
+            wrap.epoch.count_sent(datagrams, bytes);
+        }
+    }
+
     /// Returns whether every datagram was taken.
     fn depart_singly(&self, desk: &Desk, to: &RawAddress, len: usize) -> bool {
         let mut all = true;
         for datagram in self.buffer[..len].chunks(self.stride) {
-            match send(desk.socket_of(self.lane), to, datagram, None) {
-                Ok(()) => self.epoch.count_sent(1, datagram.len() as u64),
+            match send(self.socket(desk), to, datagram, None) {
+                Ok(()) => self.count_sent(1, datagram.len() as u64),
                 Err(error) => {
                     all = false;
                     desk.drop_on(self.epoch.drops(), reason_of(&error), 1);
@@ -241,35 +319,56 @@ impl Train {
     }
 }
 
-/// Seals and sends one envelope with `chunk` alone, at once: control chunks are few, and aim where no train goes.
-pub(super) fn send_alone(
+fn tell_worn(desk: &Desk, epoch: &SendEpoch, worn: bool) {
+    if worn {
+        desk.tell(LaneEvent::Worn { host: epoch.host(), index: epoch.index() });
+    }
+}
+
+/// Seals one envelope with `chunk` alone: control chunks are few, and aim where no train goes.
+pub(super) fn seal_alone(
     desk: &Desk,
     epoch: &SendEpoch,
-    to: &Carrier,
+    lane: u8,
     chunk: [&[u8]; 2],
     padded: usize,
-) -> Result<(), DropReason> {
+) -> Result<Vec<u8>, DropReason> {
     let len = (OVERHEAD + chunk[0].len() + chunk[1].len()).max(padded);
     if len > MAX_DATAGRAM {
         return Err(DropReason::TooBigForPath);
     }
-    let (counter, worn) = epoch.use_counter(desk.lane())?;
+    let (counter, worn) = epoch.use_counter(lane)?;
     let mut datagram = Vec::with_capacity(len);
     datagram.extend([0; HEADER_LEN]);
     datagram.extend(chunk[0]);
     datagram.extend(chunk[1]);
     datagram.resize(len.max(datagram.len() + TAG_LEN), 0);
-    epoch.key().seal(Header { lane: desk.lane(), index: epoch.index(), counter }, &mut datagram);
-    if worn {
-        desk.tell(LaneEvent::Worn { host: epoch.host(), index: epoch.index() });
-    }
-    match to {
-        Carrier::Udp(to) => {
-            send(desk.socket_of(desk.lane()), to, &datagram, None).map_err(|e| reason_of(&e))?;
+    epoch.key().seal(Header { lane, index: epoch.index(), counter }, &mut datagram);
+    tell_worn(desk, epoch, worn);
+    Ok(datagram)
+}
+
+/// Sends one envelope of `epoch` at once.
+pub(super) fn send_alone(
+    desk: &Desk,
+    epoch: &SendEpoch,
+    to: &Carrier,
+    wrap: Option<Wrap>,
+    sealed: Vec<u8>,
+) -> Result<(), DropReason> {
+    let len = sealed.len() as u64;
+    let (lane, datagram) = match wrap {
+        None => (desk.lane(), sealed),
+        Some(Wrap { epoch, lane, relayed }) => {
+            let head = relayed.head(sealed.len() as u16);
+            (lane, seal_alone(desk, &epoch, lane, [&head, &sealed], 0)?)
         }
+    };
+    match to {
+        Carrier::Udp(to) => send(desk.socket_of(lane), to, &datagram, None).map_err(|e| reason_of(&e))?,
         Carrier::Tcp(stream) => stream.push_control(&datagram)?,
     }
-    epoch.count_sent(1, datagram.len() as u64);
+    epoch.count_sent(1, len);
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use weft_api::id::{BootId, HostId, HostKey, MeshKey};
-use weft_api::report::LinkState;
 use weft_api::roster::MeshRecord;
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::mesh::{self, Gossip};
+use weft_router::relay::RelayTable;
 use weft_router::session::{
     Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why,
 };
@@ -154,15 +154,18 @@ impl Engine {
         if let Some(keep) = keep {
             self.event(&mut state, Event::Keep(&keep));
         }
-        if let Some(routes) = routes {
-            self.event(&mut state, Event::Routes(&routes));
+        if let Some(routes) = &routes {
+            self.event(&mut state, Event::Routes(routes));
+        }
+        if all || routes.is_some() {
+            self.relay_for(&mut state, &members, routes);
         }
     }
 
     /// Tells the mesh how far its links are, and the session layer where frames go.
     pub(super) fn measure(&self) {
         let mut state = self.lock();
-        let links: Vec<_> = state.sessions.links().filter(is_link).collect();
+        let links: Vec<_> = state.sessions.links().filter(LinkView::is_direct).collect();
         links.into_iter().for_each(|l| self.store.measured(l.host, l.rtt, l.loss));
         let carried = state.tables.sends.values().filter(|send| send.take_carried()).map(|send| send.host());
         for host in carried.collect::<Vec<_>>() {
@@ -173,7 +176,7 @@ impl Engine {
     /// Tells the mesh which links there are: sessions that go by no third host.
     fn tell_links(&self, state: &mut State) {
         let now: BTreeMap<HostId, LinkView> =
-            state.sessions.links().filter(is_link).map(|l| (l.host, l)).collect();
+            state.sessions.links().filter(LinkView::is_direct).map(|l| (l.host, l)).collect();
         for host in state.linked.iter().filter(|h| !now.contains_key(h)) {
             self.store.event(mesh::Event::LinkDown(*host));
         }
@@ -182,6 +185,19 @@ impl Engine {
             self.store.measured(*host, link.rtt, link.loss);
         }
         state.linked = now.into_keys().collect();
+    }
+
+    /// The lanes relay between members, and for nobody else.
+    fn relay_for(
+        &self,
+        state: &mut State,
+        others: &BTreeSet<HostId>,
+        routes: Option<BTreeMap<HostId, HostId>>,
+    ) {
+        let members = others.iter().copied().chain([self.me]).collect();
+        let routes = routes.unwrap_or_else(|| state.tables.relay.routes.clone());
+        state.tables.relay = Arc::new(RelayTable { me: self.me, members, routes });
+        self.publish(state);
     }
 
     /// Whether a peer is no member any more, and has not been closed yet.
@@ -257,7 +273,11 @@ impl Engine {
 
     /// The peer's first message.
     pub(super) fn hello(&self, id: ConnectionId, hello: Hello) {
-        self.event(&mut self.lock(), Event::Hello(id, hello));
+        let mut state = self.lock();
+        if let (Some(live), Some(seen)) = (state.live.get(&id), hello.seen) {
+            self.store.event(mesh::Event::Seen(live.host, seen));
+        }
+        self.event(&mut state, Event::Hello(id, hello));
     }
 
     /// What the peer says about the keys of a connection.
@@ -499,10 +519,6 @@ impl Engine {
     pub(super) fn publish(&self, state: &State) {
         self.lane.set_tables(Arc::new(state.tables.clone()));
     }
-}
-
-fn is_link(view: &LinkView) -> bool {
-    view.state == LinkState::Up && view.path.is_some_and(Path::is_direct)
 }
 
 pub(super) fn close(connection: &quinn::Connection, why: Why) {

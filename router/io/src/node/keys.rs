@@ -10,6 +10,7 @@ use aws_lc_rs::rand::SystemRandom;
 use tokio::sync::{Notify, mpsc};
 use weft_api::id::HostId;
 use weft_router::drop::DropReason;
+use weft_router::relay::RELAY_OVERHEAD;
 use weft_router::seal::{Chain, Direction};
 use weft_router::session::message::Message;
 use weft_router::session::{ConnectionId, Path, Rekey, Share, Why};
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 use super::engine::{Engine, State, close};
 use crate::quic::socket::Held;
 use crate::sys;
-use crate::tables::{self, ReceiveEpoch, SendEpoch};
+use crate::tables::{self, ReceiveEpoch, SendEpoch, Tables};
 
 /// What the exporter of a connection is asked for (PROTOCOL 2).
 const EXPORTER_LABEL: &[u8] = b"weft data v1";
@@ -115,7 +116,7 @@ impl Engine {
         let Some(keys) = &mut live.keys else { return false };
         let key = keys.chain.seal_key(self.mesh.cipher, direction(live.ours));
         let send = match &keys.send {
-            None => SendEpoch::new(live.host, index, key, passable(path)),
+            None => SendEpoch::new(live.host, index, key, passable(&state.tables, path)),
             Some(before) => {
                 let send = SendEpoch::new(live.host, index, key, None);
                 send.follow(before);
@@ -184,7 +185,7 @@ impl Engine {
         let Some(live) = state.live.get(&id) else { return };
         live.held.set_remote(path.to(live.host));
         if let Some(send) = live.keys.as_ref().and_then(|k| k.send.as_ref()) {
-            send.set_path(passable(path));
+            send.set_path(passable(&state.tables, path));
         }
     }
 
@@ -220,11 +221,16 @@ impl Engine {
 }
 
 /// The path and what it passes; `None` if nothing does.
-fn passable(path: Path) -> Option<tables::Path> {
+fn passable(tables: &Tables, path: Path) -> Option<tables::Path> {
     let address = match path {
         Path::Udp(address) => address,
+        Path::Relay(by) => {
+            // Beyond the neighbour it may be IPv6.
+            let first = tables.sends.get(&by).and_then(|send| send.path()).map(|path| path.datagram);
+            let datagram = first.unwrap_or(u16::MAX).min(UNDERLAY_MTU - HEADERS_V6);
+            return Some(tables::Path { way: path, datagram: datagram - RELAY_OVERHEAD as u16 });
+        }
         Path::Tcp(_) => return Some(tables::Path { way: path, datagram: stream::MAX_DATAGRAM as u16 }),
-        Path::Relay(_) => return None,
     };
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };

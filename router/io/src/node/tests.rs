@@ -62,7 +62,8 @@ async fn bad_member(victim: &Node) -> quinn::Connection {
 }
 
 fn hello() -> Vec<u8> {
-    let hello = Hello { boot: BootId([2; 16]), index: 7, cipher: Cipher::Aes256Gcm, replaces: false };
+    let hello =
+        Hello { boot: BootId([2; 16]), index: 7, cipher: Cipher::Aes256Gcm, replaces: false, seen: None };
     Message::Hello(hello).encode()
 }
 

@@ -1,6 +1,6 @@
 //! A small mesh of whole nodes on loopback, each with a disk in memory and threads of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -110,6 +110,8 @@ pub struct Lab {
     pub addresses: BTreeMap<u8, SocketAddr>,
     pub disks: BTreeMap<u8, Disk>,
     pub boots: u64,
+    /// Pairs that know no address of each other.
+    pub apart: BTreeSet<(u8, u8)>,
 }
 
 impl Lab {
@@ -121,6 +123,7 @@ impl Lab {
             addresses: members.iter().map(|n| (*n, address(*n))).collect(),
             disks: members.iter().map(|n| (*n, Disk::default())).collect(),
             boots: 0,
+            apart: BTreeSet::new(),
         }
     }
 
@@ -138,8 +141,14 @@ impl Lab {
             listen: self.addresses[&n],
             lanes: 2,
             stored: self.disks[&n].load(stored),
-            dial: self.addresses.iter().filter(|(o, _)| **o != n).map(|(o, a)| (id(*o), *a)).collect(),
+            dial: self.known_to(n),
         }
+    }
+
+    fn known_to(&self, n: u8) -> Vec<(HostId, SocketAddr)> {
+        let others = self.addresses.iter().filter(|(o, _)| **o != n);
+        let known = others.filter(|(o, _)| !self.apart.contains(&(n.min(**o), n.max(**o))));
+        known.map(|(o, a)| (id(*o), *a)).collect()
     }
 
     pub async fn start(&mut self, n: u8) -> Host {

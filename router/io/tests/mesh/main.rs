@@ -5,6 +5,7 @@
 mod gossip;
 mod joining;
 mod lab;
+mod relays;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -134,7 +134,7 @@ impl Alone {
             alone.connection = alone.sessions.new_connection();
             alone.event(Event::Accepted(alone.connection, id(1), path(1)));
         }
-        let hello = Hello { boot: BootId([2; 16]), index: 7, cipher: CIPHER, replaces: false };
+        let hello = Hello { boot: BootId([2; 16]), index: 7, cipher: CIPHER, replaces: false, seen: None };
         alone.event(Event::Hello(alone.connection, hello));
         alone.echo();
         alone

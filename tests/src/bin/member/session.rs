@@ -73,7 +73,7 @@ impl Session {
     pub async fn whole(attack: &Attack) -> Result<Self, Failure> {
         let mut boot = BootId([0; 16]);
         aws_lc_rs::rand::fill(&mut boot.0).map_err(|_| "no random bytes")?;
-        let hello = Hello { boot, index: INDEX, cipher: attack.mesh.cipher, replaces: false };
+        let hello = Hello { boot, index: INDEX, cipher: attack.mesh.cipher, replaces: false, seen: None };
         let first = [&[CONTROL][..], &Message::Hello(hello).encode()].concat();
         let session = Self::begin(attack, &first).await?;
         let mut stream = timeout(PATIENCE, session.connection.accept_uni()).await??;

@@ -141,7 +141,7 @@ impl Wire {
                     };
                     self.probe(reply, true);
                 }
-                ChunkKind::Frame { .. } | ChunkKind::Piece { .. } => {}
+                ChunkKind::Frame { .. } | ChunkKind::Piece { .. } | ChunkKind::Relayed => {}
             }
         }
     }

@@ -1,0 +1,258 @@
+//! Relaying: a datagram of two other hosts inside the envelope of a neighbour (PROTOCOL 5). What it is, and where it goes next.
+//!
+//! ```text
+//!  0           1        9        17
+//! | hop limit | source | target | an envelope, a notice or a bare QUIC packet ...
+//! ```
+//! Ids are the first 8 bytes of hosts' ids. What it carries is sealed for the target; whoever passes it on cannot open it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use weft_api::id::HostId;
+
+use crate::chunk::{CHUNK_HEAD_LEN, relayed_head};
+use crate::drop::DropReason;
+use crate::envelope::OVERHEAD;
+use crate::session::Path;
+use crate::switch::allowance::{Allowances, Rate};
+
+/// Bytes between the head of the chunk and what it carries.
+pub const RELAY_LEN: usize = 17;
+/// Bytes between the neighbour's envelope and what it carries.
+pub const RELAY_HEAD_LEN: usize = CHUNK_HEAD_LEN + RELAY_LEN;
+/// What a relay takes of every datagram.
+pub const RELAY_OVERHEAD: usize = OVERHEAD + RELAY_HEAD_LEN;
+/// The hop limit at the source.
+pub const MAX_HOPS: u8 = 8;
+/// Datagrams that one neighbour may have relayed: several times what a lane carries, so that none keeps the others out.
+pub const RELAY_RATE: Rate = Rate { per_second: 1_000_000, burst: 250_000 };
+
+/// Who talks to whom, and how far it may still go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Relayed {
+    /// Each relay takes one off; with the last it ends.
+    pub limit: u8,
+    /// Who sealed what it carries, as the neighbour says.
+    pub source: HostId,
+    /// Who can open it.
+    pub target: HostId,
+}
+
+impl Relayed {
+    /// Of our own.
+    #[must_use]
+    pub fn new(source: HostId, target: HostId) -> Self {
+        Self { limit: MAX_HOPS, source, target }
+    }
+
+    /// Reads the first [`RELAY_LEN`] bytes of a chunk's body; what it carries follows.
+    #[inline]
+    pub fn read(body: &[u8]) -> Result<Self, DropReason> {
+        let (head, carried) = body.split_first_chunk::<RELAY_LEN>().ok_or(DropReason::ChunkTruncated)?;
+        let [limit, s0, s1, s2, s3, s4, s5, s6, s7, target @ ..] = *head;
+        if limit > MAX_HOPS || carried.is_empty() {
+            return Err(DropReason::RelayGarbled);
+        }
+        let source = HostId([s0, s1, s2, s3, s4, s5, s6, s7]);
+        Ok(Self { limit, source, target: HostId(target) })
+    }
+
+    /// The bytes before `len` carried bytes, the chunk's own head included.
+    #[inline]
+    #[must_use]
+    pub fn head(&self, len: u16) -> [u8; RELAY_HEAD_LEN] {
+        let mut head = [0; RELAY_HEAD_LEN];
+        let (chunk, body) = head.split_at_mut(CHUNK_HEAD_LEN);
+        chunk.copy_from_slice(&relayed_head(len + RELAY_LEN as u16));
+        body.copy_from_slice(&self.body());
+        head
+    }
+
+    /// The same without the chunk's own head.
+    #[inline]
+    #[must_use]
+    pub fn body(&self) -> [u8; RELAY_LEN] {
+        let mut body = [0; RELAY_LEN];
+        body[0] = self.limit;
+        body[1..9].copy_from_slice(&self.source.0);
+        body[9..].copy_from_slice(&self.target.0);
+        body
+    }
+}
+
+/// What becomes of a relayed datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Onward {
+    /// It is for this host.
+    Here,
+    /// This neighbour gets it, like this.
+    To(HostId, Relayed),
+}
+
+/// What a relay knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RelayTable {
+    /// This host.
+    pub me: HostId,
+    /// Every member; of others nothing is relayed.
+    pub members: BTreeSet<HostId>,
+    /// The best first hops to members that this host has no session with.
+    pub routes: BTreeMap<HostId, HostId>,
+}
+
+impl Default for RelayTable {
+    /// Knows nobody, and relays for nobody.
+    fn default() -> Self {
+        Self { me: HostId([0; 8]), members: BTreeSet::new(), routes: BTreeMap::new() }
+    }
+}
+
+impl RelayTable {
+    /// Where a datagram that the neighbour `by` handed over goes. `path` tells what the session with a host goes by.
+    #[inline]
+    pub fn judge(
+        &self,
+        relayed: Relayed,
+        by: HostId,
+        path: impl Fn(HostId) -> Option<Path>,
+    ) -> Result<Onward, DropReason> {
+        if !self.members.contains(&relayed.source) || !self.members.contains(&relayed.target) {
+            return Err(DropReason::RelayStranger);
+        }
+        if relayed.source == self.me {
+            return Err(DropReason::RelayLoop);
+        }
+        if relayed.target == self.me {
+            return Ok(Onward::Here);
+        }
+        if relayed.limit <= 1 {
+            return Err(DropReason::RelayHops);
+        }
+        let next = match path(relayed.target) {
+            Some(Path::Udp(_) | Path::Tcp(_)) => relayed.target,
+            Some(Path::Relay(hop)) => hop,
+            None => *self.routes.get(&relayed.target).ok_or(DropReason::RelayNoRoute)?,
+        };
+        if next == by || next == relayed.source {
+            return Err(DropReason::RelayLoop);
+        }
+        if !path(next).is_some_and(Path::is_direct) {
+            return Err(DropReason::RelayNoRoute);
+        }
+        Ok(Onward::To(next, Relayed { limit: relayed.limit - 1, ..relayed }))
+    }
+}
+
+/// How much each neighbour may still have relayed.
+#[derive(Debug)]
+pub struct RelayLimits(Allowances<HostId>);
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self(Allowances::new(RELAY_RATE))
+    }
+}
+
+impl RelayLimits {
+    /// Takes one datagram of a neighbour.
+    #[inline]
+    pub fn take(&mut self, by: HostId, now: Duration) -> Result<(), DropReason> {
+        if self.0.take(by, 1, now) { Ok(()) } else { Err(DropReason::RelayLimit) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chunk::{Chunk, ChunkKind, Chunks};
+
+    fn id(n: u8) -> HostId {
+        HostId([n; 8])
+    }
+
+    fn table(me: u8) -> RelayTable {
+        RelayTable { me: id(me), members: (1..9).map(id).collect(), routes: BTreeMap::from([(id(8), id(4))]) }
+    }
+
+    fn relayed(limit: u8, source: u8, target: u8) -> Relayed {
+        Relayed { limit, source: id(source), target: id(target) }
+    }
+
+    #[test]
+    fn each_goes_where_its_session_goes() {
+        let path = |host: HostId| match host.0[0] {
+            1 | 3 | 4 => Some(Path::Udp(([192, 0, 2, 1], 1).into())),
+            5 => Some(Path::Relay(id(4))),
+            6 => Some(Path::Relay(id(7))),
+            _ => None,
+        };
+        let judge = |r: Relayed, by| table(2).judge(r, id(by), path);
+        assert_eq!(judge(relayed(8, 1, 2), 1), Ok(Onward::Here));
+        assert_eq!(judge(relayed(8, 1, 3), 1), Ok(Onward::To(id(3), relayed(7, 1, 3))));
+        assert_eq!(judge(relayed(8, 1, 5), 1), Ok(Onward::To(id(4), relayed(7, 1, 5))), "by its relay");
+        assert_eq!(judge(relayed(8, 1, 8), 1), Ok(Onward::To(id(4), relayed(7, 1, 8))), "by the route");
+        assert_eq!(judge(relayed(8, 1, 6), 1), Err(DropReason::RelayNoRoute), "its relay is no neighbour");
+        assert_eq!(judge(relayed(8, 1, 7), 1), Err(DropReason::RelayNoRoute));
+        assert_eq!(judge(relayed(8, 1, 5), 4), Err(DropReason::RelayLoop), "never back");
+        assert_eq!(judge(relayed(8, 4, 5), 1), Err(DropReason::RelayLoop), "nor to the source");
+        assert_eq!(judge(relayed(8, 2, 3), 1), Err(DropReason::RelayLoop), "our own");
+        assert_eq!(judge(relayed(1, 1, 3), 1), Err(DropReason::RelayHops));
+        assert_eq!(judge(relayed(1, 1, 2), 1), Ok(Onward::Here), "the last hop");
+        assert_eq!(judge(relayed(8, 9, 3), 1), Err(DropReason::RelayStranger));
+        assert_eq!(judge(relayed(8, 1, 9), 1), Err(DropReason::RelayStranger));
+    }
+
+    #[test]
+    fn a_neighbour_has_its_share_and_no_more() {
+        let mut limits = RelayLimits::default();
+        let taken = (0..300_000).filter(|_| limits.take(id(1), Duration::ZERO).is_ok()).count();
+        assert_eq!(taken, 250_000);
+        assert_eq!(limits.take(id(1), Duration::ZERO), Err(DropReason::RelayLimit));
+        assert_eq!(limits.take(id(2), Duration::ZERO), Ok(()), "the others have theirs");
+        assert_eq!(limits.take(id(1), Duration::from_secs(1)), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(body: Vec<u8>, limit: u8, fixed: [u8; 16]) {
+            let _ = Relayed::read(&body);
+            let whole = [&[limit][..], &fixed, &body].concat();
+            match Relayed::read(&whole) {
+                Ok(read) => prop_assert_eq!(&read.head(0)[CHUNK_HEAD_LEN..], &whole[..RELAY_LEN]),
+                Err(_) => prop_assert!(limit > MAX_HOPS || body.is_empty()),
+            }
+        }
+
+        #[test]
+        fn heads_go_round(limit in 0..=MAX_HOPS, source: [u8; 8], target: [u8; 8], carried in prop::collection::vec(any::<u8>(), 1..300)) {
+            let head = Relayed { limit, source: HostId(source), target: HostId(target) };
+            let bytes = [&head.head(carried.len() as u16)[..], &carried].concat();
+            let Some(Ok(Chunk { kind: ChunkKind::Relayed, body })) = Chunks::new().next_in(&bytes) else { panic!() };
+            prop_assert_eq!(Relayed::read(&bytes[body.clone()]), Ok(head));
+            prop_assert_eq!(&bytes[body][RELAY_LEN..], &carried[..]);
+        }
+
+        #[test]
+        fn whatever_relays_believe_nothing_goes_round_for_ever(
+            paths in prop::collection::vec(0u8..9, 81), source in 1u8..9, target in 1u8..9, first in 1u8..9,
+        ) {
+            // Host `a` believes that the session with `b` goes by paths[a][b]: 0 none, itself direct, another as a relay.
+            let path = |a: u8, b: HostId| match paths[usize::from(a) * 9 + usize::from(b.0[0])] {
+                0 => None,
+                hop if hop == b.0[0] => Some(Path::Udp(([192, 0, 2, 1], 1).into())),
+                hop => Some(Path::Relay(id(hop))),
+            };
+            let (mut at, mut by, mut carried) = (first, source, relayed(MAX_HOPS, source, target));
+            let mut hops = 0;
+            while let Ok(Onward::To(next, onward)) = table(at).judge(carried, id(by), |host| path(at, host)) {
+                prop_assert_ne!(next, id(by));
+                prop_assert_ne!(next, id(source));
+                (by, at, carried, hops) = (at, next.0[0], onward, hops + 1);
+            }
+            prop_assert!(hops < MAX_HOPS);
+        }
+    }
+}
