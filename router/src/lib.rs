@@ -4,6 +4,7 @@ pub mod chunk;
 pub mod drop;
 pub mod envelope;
 pub mod frame;
+pub mod join;
 pub mod mesh;
 pub mod offload;
 pub mod relay;

@@ -12,9 +12,10 @@ use tokio::time::{sleep, timeout};
 use weft_api::error::{ApiError, ErrorKind};
 use weft_api::id::{HostKey, MeshId, MeshKey};
 use weft_api::request::Admitted;
-use weft_api::roster::{MeshRecord, RosterRecord, Standing};
+use weft_api::roster::{MeshRecord, RosterRecord};
 use weft_api::sign::{Signed, SigningKey};
 use weft_api::token::{JoinWish, Token};
+use weft_router::join::{Doubt, Introduction, check_admitted};
 use weft_router::session::STREAM_AFTER;
 
 use crate::node::NodeEvent;
@@ -114,13 +115,6 @@ pub enum JoinError {
     /// A library refused its settings.
     #[error("cannot set up the handshake: {0}")]
     Settings(String),
-}
-
-/// Who the asked member is, before the joiner says anything.
-#[derive(Serialize, Deserialize)]
-struct Introduction {
-    mesh_key: MeshKey,
-    record: Signed<RosterRecord>,
 }
 
 /// Asks the member at `address` to let the host with `host_key` into the token's mesh under `name`. On a socket of its own, by
@@ -223,45 +217,10 @@ fn check_member(
     address: SocketAddr,
     token: &Token,
 ) -> Result<RosterRecord, JoinError> {
-    let theirs = introduction.mesh_key.id();
-    if theirs != token.mesh {
-        return Err(JoinError::WrongMesh { address, theirs, ours: token.mesh });
-    }
-    let not_proven = |reason| JoinError::NotProven { address, key, reason };
-    let record = introduction
-        .record
-        .verify(&introduction.mesh_key.0)
-        .map_err(|_| not_proven("its record is not signed by the mesh key"))?;
-    if record.mesh != token.mesh {
-        Err(not_proven("its record is of another mesh"))
-    } else if record.key != key {
-        Err(not_proven("its record is another host's"))
-    } else if record.standing != Standing::Member {
-        Err(not_proven("it was removed"))
-    } else {
-        Ok(record)
-    }
-}
-
-/// The mesh and this host's own record, if the answer admits it.
-fn check_admitted(
-    admitted: &Admitted,
-    mesh_key: MeshKey,
-    own_key: HostKey,
-    token: &Token,
-) -> Result<(MeshRecord, RosterRecord), &'static str> {
-    let mesh =
-        admitted.mesh.verify(&mesh_key.0).map_err(|_| "its mesh record is not signed by the mesh key")?;
-    if mesh.mesh != token.mesh {
-        return Err("its mesh record is of another mesh");
-    }
-    let own = admitted
-        .roster
-        .iter()
-        .filter(|r| r.peek().is_ok_and(|r| r.key == own_key))
-        .filter_map(|r| r.verify(&mesh_key.0).ok())
-        .find(|r| r.mesh == token.mesh && r.standing == Standing::Member);
-    own.map(|own| (mesh, own)).ok_or("its roster does not have this host")
+    introduction.check(key, token).map_err(|doubt| match doubt {
+        Doubt::WrongMesh(theirs) => JoinError::WrongMesh { address, theirs, ours: token.mesh },
+        Doubt::NotProven(reason) => JoinError::NotProven { address, key, reason },
+    })
 }
 
 fn unanswered(address: SocketAddr, error: &ConnectionError) -> JoinError {
@@ -343,48 +302,4 @@ async fn write<T: Serialize>(stream: &mut quinn::SendStream, value: &T) -> Resul
     let bytes = postcard::to_allocvec(value)
         .map_err(|_| FrameError::Garbled(weft_router::drop::DropReason::MessageGarbled))?;
     write_frame(stream, &bytes).await
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn any_introduction_wish_or_answer_is_read_without_panic(bytes: Vec<u8>) {
-            let _ = postcard::from_bytes::<Introduction>(&bytes);
-            let _ = postcard::from_bytes::<Signed<JoinWish>>(&bytes).map(|w| w.peek());
-            let _ = postcard::from_bytes::<Result<Admitted, ApiError>>(&bytes);
-        }
-    }
-
-    #[test]
-    fn a_member_that_cannot_prove_itself_is_not_believed() {
-        let (mesh, host) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
-        let mesh_key = MeshKey(mesh.public());
-        let token = Token { id: weft_api::id::TokenId([0; 16]), seed: [3; 32], mesh: mesh_key.id() };
-        let good = RosterRecord {
-            mesh: mesh_key.id(),
-            key: HostKey(host.public()),
-            name: "h2".into(),
-            roles: weft_api::roster::Roles::default(),
-            serial: 1,
-            standing: Standing::Member,
-        };
-        let at = SocketAddr::from(([192, 0, 2, 1], 6783));
-        let check = |record: &RosterRecord, signer: &SigningKey, mesh_key, key| {
-            let introduction = Introduction { mesh_key, record: signer.sign(record) };
-            check_member(&introduction, key, at, &token)
-        };
-        assert_eq!(check(&good, &mesh, mesh_key, good.key).ok(), Some(good.clone()));
-        let other = MeshKey(host.public());
-        assert!(matches!(check(&good, &host, other, good.key), Err(JoinError::WrongMesh { .. })));
-        assert!(matches!(check(&good, &host, mesh_key, good.key), Err(JoinError::NotProven { .. })));
-        let thief = HostKey([9; 32]);
-        assert!(matches!(check(&good, &mesh, mesh_key, thief), Err(JoinError::NotProven { .. })));
-        let gone = RosterRecord { standing: Standing::Removed, ..good.clone() };
-        assert!(matches!(check(&gone, &mesh, mesh_key, good.key), Err(JoinError::NotProven { .. })));
-    }
 }
