@@ -2,15 +2,15 @@
 # make help     everything else
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench clean help
+.PHONY: build demo test lint bench fuzz clean help
 MAKEFLAGS += --no-print-directory
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # cargo never runs as root where there is another user: `sudo make X` is `make X` as that user. What needs root is run with sudo.
 ifneq ($(filter-out root,$(SUDO_USER)),)
 ifeq ($(shell id -u),0)
-FORWARD := $(foreach v,CI YES KEEP PEERS ROUNDS,$(if $($(v)),$(v)="$($(v))"))
-build demo test lint bench clean help:
+FORWARD := $(foreach v,CI YES KEEP PEERS ROUNDS SECONDS TARGET,$(if $($(v)),$(v)="$($(v))"))
+build demo test lint bench fuzz clean help:
 	@exec sudo -u "$(SUDO_USER)" -H env -u MAKELEVEL -u MAKEFLAGS $(FORWARD) $(MAKE) $@
 DELEGATED := yes
 endif
@@ -59,6 +59,10 @@ bench: ## weft beside veth, VXLAN, fastd and tinc (PEERS="vxlan weft" ROUNDS=1 t
 	@tests/setup.sh bench
 	$(BUILD)
 	@$(SUDO) env WEFT_BIN="$(BIN)/weft" "$(BIN)/weft-bench" --out "$(CURDIR)/bench/results"
+
+fuzz: ## Look for bytes that break a promise, a minute for each target (SECONDS=600 TARGET="gossip control" to choose)
+	@tests/setup.sh fuzz
+	@SECONDS_EACH="$(or $(SECONDS),60)" TARGET="$(TARGET)" KEEP="$(filter-out 0,$(KEEP))" tests/fuzz/run.sh
 
 clean: ## Remove what was built
 	cargo clean

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make demo`, `make test` or `make bench` needs and this machine does not have. On a terminal it says what and asks;
-# with YES=1, or in CI, it does it. The packages' names are Debian's and Ubuntu's.
+# Installs what `make demo`, `make test`, `make bench` or `make fuzz` needs and this machine does not have. On a terminal it says
+# what and asks; with YES=1, or in CI, it does it. The packages' names are Debian's and Ubuntu's.
 set -euo pipefail
 export PATH=$HOME/.cargo/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -16,6 +16,7 @@ needed=(
     dockerd:docker.io docker:docker.io nsenter:util-linux setsid:util-linux awk:mawk mount:mount
 )
 [ "$what" = bench ] && needed+=(fastd:fastd tincd:tinc)
+[ "$what" = fuzz ] && needed=(cc:gcc c++:g++)
 [ "$what" = test ] && needed+=(systemd-analyze:systemd)
 
 packages=()
@@ -27,7 +28,7 @@ for pair in "${needed[@]}"; do
 done
 # The containers' image is made of it, so it must need nothing beside it.
 busybox=$(command -v busybox || true)
-if [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; then want busybox-static; fi
+if [ "$what" != fuzz ] && { [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; }; then want busybox-static; fi
 # aws-lc is C.
 if command -v cc >/dev/null && ! echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1; then want libc6-dev; fi
 case " ${packages[*]:-} " in
@@ -36,8 +37,8 @@ esac
 
 # Docker and namespaces are root's, and so is apt-get.
 sudo=
-if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || fail "make $what needs root for Docker and network namespaces, and sudo is not installed: run it as root"
+if [ "$(id -u)" != 0 ] && { [ "$what" != fuzz ] || [ ${#packages[@]} -gt 0 ]; }; then
+    command -v sudo >/dev/null || fail "make $what needs root for Docker, network namespaces or apt-get, and sudo is not installed: run it as root"
     sudo=sudo
 fi
 
@@ -55,5 +56,6 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 command -v cargo >/dev/null || fail "cargo is not installed: Rust comes from rustup, or from your distribution"
+[ "$what" = fuzz ] && exit
 [ -e /dev/net/tun ] || $sudo modprobe tun 2>/dev/null || true
 [ -e /dev/net/tun ] || fail "/dev/net/tun is missing, and there is no module to load: overlays cannot run here"

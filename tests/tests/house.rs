@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "weft-tests",
         &["weft-lab", "weft-api", "weft-router", "weft-router-io", "weft-agent", "weft-controller-state"],
     ),
+    ("weft-fuzz", &["weft-api", "weft-router", "weft-docker-plugin"]),
 ];
 
 /// Crates that think and do not act.
