@@ -100,12 +100,14 @@ pub struct Link {
     pub id: HostId,
     /// `up`, `connecting` or `down`.
     pub state: LinkState,
-    /// What carries it.
+    /// What carries it: `udp`, `tcp`, or the name of the host that relays.
     pub transport: String,
-    /// The other end.
+    /// The other end, if no host relays.
     pub address: Option<SocketAddr>,
     /// Round trip of the last probes, milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Share of the last 32 probes that did not come back, 0 to 1.
+    pub loss: f32,
     /// The largest datagram.
     pub mtu: Option<u16>,
     /// What seals it.

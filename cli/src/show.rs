@@ -113,7 +113,8 @@ fn host_table(hosts: &Vec<Host>) -> String {
 
 fn link_table(links: &Vec<Link>) -> String {
     let mut table = Columns::new([
-        "HOST", "STATE", "ADDRESS", "VIA", "RTT", "MTU", "CIPHER", "KEY AGE", "SENT", "RECEIVED", "DROPS",
+        "HOST", "STATE", "ADDRESS", "VIA", "RTT", "LOSS", "MTU", "CIPHER", "KEY AGE", "SENT", "RECEIVED",
+        "DROPS",
     ]);
     for link in links {
         let state = match link.state {
@@ -127,6 +128,7 @@ fn link_table(links: &Vec<Link>) -> String {
             link.address.map(|a| a.to_string()).unwrap_or_default(),
             link.transport.clone(),
             link.rtt_ms.map(milliseconds).unwrap_or_default(),
+            format!("{:.0} %", link.loss * 100.0),
             link.mtu.map(|mtu| mtu.to_string()).unwrap_or_default(),
             link.cipher.map(|cipher| cipher.to_string()).unwrap_or_default(),
             link.key_age.map(span).unwrap_or_default(),
@@ -267,6 +269,7 @@ mod tests {
             transport: "UDP".into(),
             address: Some("192.0.2.2:6783".parse().unwrap()),
             rtt_ms: Some(0.42),
+            loss: 0.0,
             mtu: Some(1472),
             cipher: Some(Cipher::Aegis128L),
             key_age: Some(75),
@@ -276,8 +279,8 @@ mod tests {
         };
         assert_eq!(
             link_table(&vec![link]),
-            "HOST   STATE   ADDRESS          VIA   RTT      MTU    CIPHER       KEY AGE   SENT     RECEIVED   DROPS\n\
-             h2     up      192.0.2.2:6783   UDP   0.4 ms   1472   aegis-128l   1 min     1.2 MB   800 B      replayed 2\n"
+            "HOST   STATE   ADDRESS          VIA   RTT      LOSS   MTU    CIPHER       KEY AGE   SENT     RECEIVED   DROPS\n\
+             h2     up      192.0.2.2:6783   UDP   0.4 ms   0 %    1472   aegis-128l   1 min     1.2 MB   800 B      replayed 2\n"
         );
         let endpoint = Endpoint {
             container: "web".into(),

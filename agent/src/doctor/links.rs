@@ -111,6 +111,7 @@ mod tests {
             transport: "UDP".into(),
             address: None,
             rtt_ms: None,
+            loss: 0.0,
             mtu: Some(mtu),
             cipher: None,
             key_age: None,

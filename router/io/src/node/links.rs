@@ -37,7 +37,8 @@ impl Engine {
                 state: view.state,
                 transport: match view.path {
                     Some(Path::Tcp(_)) => "tcp".to_owned(),
-                    _ => "udp".to_owned(),
+                    Some(Path::Relay(by)) => self.store.name(by).unwrap_or_else(|| by.to_string()),
+                    Some(Path::Udp(_)) | None => "udp".to_owned(),
                 },
                 address: view.path.and_then(|path| match path {
                     Path::Udp(address) => Some(address),
@@ -45,6 +46,7 @@ impl Engine {
                     Path::Relay(_) => None,
                 }),
                 rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+                loss: view.loss,
                 mtu: send.and_then(|s| s.path()).map(|p| p.datagram),
                 cipher: send.map(|_| self.mesh.cipher),
                 key_age: view.since.map(|since| now.saturating_sub(since).as_secs()),
