@@ -1,14 +1,16 @@
 //! Somebody without a key, on the underlay: throws bytes at a host's port. Random ones, ones that look like the start of a QUIC
-//! handshake, ones that look like envelopes. `stranger ADDR PORT COUNT`; counts are bounded and it stops by itself.
+//! handshake, ones that look like envelopes. `stranger ADDR PORT COUNT [HOW]`; counts are bounded and it stops by itself. HOW is what it
+//! does over TCP instead: `garbage`, `silent`, `slow`, `records`, `many`.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
     match throw() {
         Ok(sent) => {
-            println!("{sent} datagrams thrown");
+            println!("{sent} thrown");
             ExitCode::SUCCESS
         }
         Err(e) => {
@@ -20,11 +22,14 @@ fn main() -> ExitCode {
 
 fn throw() -> Result<usize, Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, addr, port, count] = args.as_slice() else {
-        return Err("usage: stranger ADDR PORT COUNT".into());
+    let [_, addr, port, count, how @ ..] = args.as_slice() else {
+        return Err("usage: stranger ADDR PORT COUNT [garbage|silent|slow|records|many]".into());
     };
     let to = SocketAddr::new(addr.parse()?, port.parse()?);
     let count: usize = count.parse()?;
+    if let [how] = how {
+        return knock(to, count, how);
+    }
     let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     let mut random = Random(0x1234_5678_9abc_def1);
     for n in 0..count {
@@ -51,6 +56,39 @@ fn throw() -> Result<usize, Box<dyn std::error::Error>> {
         }
     }
     Ok(count)
+}
+
+/// What a TCP stream may say before it is closed; each must be, and nothing may be said to it.
+fn knock(to: SocketAddr, count: usize, how: &str) -> Result<usize, Box<dyn std::error::Error>> {
+    const PREFACE: &[u8] = b"weft\x01\0\0\0";
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let garbage: Vec<u8> = (0..4000).map(|_| random.next() as u8).collect();
+    let (streams, says) = match how {
+        "garbage" => (1, garbage),
+        "silent" => (1, Vec::new()),
+        "slow" => (1, PREFACE[..7].to_vec()),
+        "records" => (1, [PREFACE, &[0xff; 4000]].concat()),
+        "many" => (count, Vec::new()),
+        _ => return Err(format!("{how} is no way to knock").into()),
+    };
+    let mut open = Vec::new();
+    for _ in 0..streams {
+        open.push(TcpStream::connect_timeout(&to, Duration::from_secs(10))?);
+    }
+    let pause = Duration::from_millis(if how == "slow" { 200 } else { 0 });
+    for stream in &mut open {
+        for part in says.chunks(if how == "slow" { 1 } else { 4000 }) {
+            let _ = stream.write_all(part); // It may be closed already.
+            std::thread::sleep(pause);
+        }
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        match stream.read(&mut [0; 64]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            other => return Err(format!("not closed in silence: {other:?}").into()),
+        }
+    }
+    Ok(streams)
 }
 
 /// xorshift64 (Marsaglia): the same bytes each time.

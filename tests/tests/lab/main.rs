@@ -36,4 +36,5 @@ mod resilience;
 mod second_signer;
 mod separation;
 mod service;
+mod tcp;
 mod truth;
