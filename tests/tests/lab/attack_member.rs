@@ -92,7 +92,7 @@ impl Stage<'_> {
         serve.kill9();
         mesh.restart("h2").unwrap();
         mesh.wait_ready().unwrap();
-        eventually("the attacker's host as a good member", deadline(10.0), || own.pings(&victim.v4));
+        eventually("the attacker's host as a good member", Duration::from_secs(10), || own.pings(&victim.v4));
     }
 }
 

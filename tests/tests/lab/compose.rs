@@ -120,10 +120,12 @@ fn three_services_up_scale_restart_down_twice() {
         });
     }
 
-    // Two hosts at once: one network `shop_front`, one `back`, six containers that see each other.
+    // Two hosts at once: one network `shop_front`, one `back`, six containers that see each other. What is fixed on each is in
+    // the other's block.
     let dirs = [dir.join("h1"), dir.join("h2")];
-    for (host, dir) in [h1, h2].into_iter().zip(&dirs) {
-        file(dir, "external: true\n    name: back", &own(host));
+    let fixed = [own(h2), own(h1)];
+    for (dir, address) in dirs.iter().zip(&fixed) {
+        file(dir, "external: true\n    name: back", address);
     }
     for round in 0..2 {
         std::thread::scope(|scope| {
@@ -138,6 +140,7 @@ fn three_services_up_scale_restart_down_twice() {
         let b = Container::of(h2, "shop_api_1", "shop_front");
         eventually("front between hosts", Duration::from_secs(5), || a.pings(&b.v4));
         let (a, b) = (Container::of(h1, "shop_db_1", "back"), Container::of(h2, "shop_db_1", "back"));
+        assert_eq!([&a.v4, &b.v4], [&fixed[0], &fixed[1]]);
         eventually("back between hosts", Duration::from_secs(5), || a.pings(&b.v4));
         std::thread::scope(|scope| {
             for (host, dir) in [h1, h2].into_iter().zip(&dirs) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 const CREATE: [&str; 7] = ["docker", "network", "create", "-d", "weft", "--ipam-driver", "weft"];
 
@@ -17,7 +17,7 @@ fn has(host: &Host, name: &str) -> bool {
 }
 
 fn on_all(lab: &Lab, what: &str, limit: f64, done: impl Fn(&Host) -> bool) {
-    let took = eventually(what, deadline(limit), || lab.hosts().iter().all(&done));
+    let took = eventually(what, Duration::from_secs_f64(limit), || lab.hosts().iter().all(&done));
     println!("{what}: {:.2} s", took.as_secs_f64());
 }
 
@@ -163,7 +163,7 @@ fn disputed_and_detached_networks() {
 
     // Without the founder nothing is made, and Docker's own output says why.
     lab.host("h1").kill();
-    eventually("the founder is missed", deadline(5.0), || !h2.exec(["weft", "status"]).ok());
+    eventually("the founder is missed", Duration::from_secs(5), || !h2.exec(["weft", "status"]).ok());
     let refused = create(h2, &["late"]);
     println!("without the founder: {}", refused.stderr.trim());
     assert!(!refused.ok() && refused.stderr.contains("h1"), "{refused}");

@@ -125,11 +125,11 @@ fn trouble_of_docker_is_said_and_heals() {
     let proxy = Proxy::start(host);
     let mut daemon = host.spawn(THROUGH_PROXY.iter().chain(&["weft", "up"]), "weft.log").unwrap();
     let content = |what: &str| {
-        let took = eventually(what, deadline(15.0), || host.exec(["weft", "status"]).ok());
+        let took = eventually(what, Duration::from_secs(15), || host.exec(["weft", "status"]).ok());
         println!("{what}: after {:.1} s", took.as_secs_f64());
     };
     let says = |words: &[&str]| {
-        let took = eventually(&format!("status says {words:?}"), deadline(10.0), || {
+        let took = eventually(&format!("status says {words:?}"), Duration::from_secs(10), || {
             let out = host.exec(["weft", "status"]);
             out.status == 1 && words.iter().all(|word| out.stdout.contains(word))
         });
@@ -137,7 +137,7 @@ fn trouble_of_docker_is_said_and_heals() {
     };
     content("well at the start");
     host.run(["weft", "network", "create", "app"]).unwrap();
-    eventually("the network in Docker", deadline(10.0), || {
+    eventually("the network in Docker", Duration::from_secs(10), || {
         host.exec(["docker", "network", "inspect", "app"]).ok()
     });
 
@@ -154,7 +154,7 @@ fn trouble_of_docker_is_said_and_heals() {
     assert!(!looked.ok() && looked.stdout.contains("gave no answer"), "{looked}");
     proxy.set(Mood::Well);
     content("it answers again");
-    eventually("Docker hears of what was made meanwhile", deadline(15.0), || {
+    eventually("Docker hears of what was made meanwhile", Duration::from_secs(15), || {
         host.exec(["docker", "network", "inspect", "later"]).ok()
     });
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 /// Exit code, and check -> (health, sentence); of several findings of one check the last.
 fn doctor(host: &Host, fix: bool) -> (i32, Vec<(String, String, String)>) {
@@ -114,11 +114,11 @@ fn firewalls_of_others_are_named_with_what_opens_them() {
     h2.sh("echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap();
     h2.sh("nft add table inet mine && nft 'add chain inet mine ahead { type filter hook forward priority 5; policy drop; }'")
         .unwrap();
-    eventually("frames are dropped", deadline(5.0), || !a.pings(&b.v4));
+    eventually("frames are dropped", Duration::from_secs(5), || !a.pings(&b.v4));
     assert_finds(h2, false, 1, "nftables", "problem", "table inet mine drops frames");
     assert_finds(h2, true, 1, "nftables", "problem", "no rule of another table");
     obey(h2, "nftables", "drops frames");
-    eventually("ping", deadline(5.0), || a.pings(&b.v4));
+    eventually("ping", Duration::from_secs(5), || a.pings(&b.v4));
     assert_finds(h2, false, 0, "nftables", "ok", "no table");
 
     h2.sh("nft 'add chain inet mine inp { type filter hook input priority 0; policy drop; }' && \
@@ -161,7 +161,7 @@ fn a_machine_that_is_not_as_it_must_be() {
             .unwrap();
     };
     set_live_restore("true", "false");
-    eventually("live-restore is off", deadline(10.0), || {
+    eventually("live-restore is off", Duration::from_secs(10), || {
         doctor(h2, false).1.iter().any(|(check, health, says)| {
             check == "live-restore" && health == "warning" && says.contains("daemon.json")
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 /// The rules are back within this.
 const KEPT: f64 = 5.0;
@@ -42,14 +42,14 @@ fn accept_rules_are_kept_and_go_with_the_mesh() {
     let unhooked = "iptables -D DOCKER-USER -j WEFT || iptables -D FORWARD -j WEFT";
     for (what, script) in [("iptables -F", flushed), ("a reload", reload), ("a lost jump", unhooked)] {
         h2.sh(script).unwrap();
-        let took = eventually(what, deadline(KEPT), || in_place(h2));
+        let took = eventually(what, Duration::from_secs_f64(KEPT), || in_place(h2));
         println!("{what}: the rules are back after {:.1} s", took.as_secs_f64());
         eventually("ping", Duration::from_secs(2), talk);
     }
     h2.engine_stop().unwrap();
     h2.sh(flushed).unwrap();
     h2.engine_start().unwrap();
-    let took = eventually("a restart of Docker", deadline(KEPT), || in_place(h2));
+    let took = eventually("a restart of Docker", Duration::from_secs_f64(KEPT), || in_place(h2));
     println!("a restart of Docker: the rules are back after {:.1} s", took.as_secs_f64());
     eventually("ping", Duration::from_secs(2), talk);
 

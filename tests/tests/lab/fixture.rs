@@ -7,15 +7,18 @@ use weft_lab::{Daemon, Host, Output};
 /// The traffic program, which runs in a container's network namespace.
 pub const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 
-/// Deadlines that an issue names are tripled on CI's machines.
+/// Deadlines are tripled on CI's machines.
 pub fn deadline(seconds: f64) -> Duration {
-    let ci = std::env::var("CI").is_ok_and(|v| v == "true" || v == "1");
-    Duration::from_secs_f64(if ci { 3.0 * seconds } else { seconds })
+    Duration::from_secs_f64(seconds) * slowness()
 }
 
-/// Asks every 50 ms until `done`, or panics after `limit` saying what was awaited.
+fn slowness() -> u32 {
+    if std::env::var("CI").is_ok_and(|v| v == "true" || v == "1") { 3 } else { 1 }
+}
+
+/// Asks every 50 ms until `done`, or panics after `limit` (tripled on CI's machines) saying what was awaited.
 pub fn eventually(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), limit * slowness());
     while !done() {
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         std::thread::sleep(Duration::from_millis(50));

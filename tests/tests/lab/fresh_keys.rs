@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 /// How long it goes on; the longer, the more keys.
 const SECONDS: &str = "WEFT_REKEY_SECONDS";
@@ -55,7 +55,7 @@ fn keys_are_fresh_every_second_under_full_load() {
         let begun = Instant::now();
         // Either host may want them: one has dialled, the other asks.
         [h1, h2][round as usize % 2].run(["weft", "mesh", "rekey"]).unwrap();
-        eventually("fresh keys on both hosts", deadline(5.0), || {
+        eventually("fresh keys on both hosts", Duration::from_secs(5), || {
             [h1, h2].into_iter().all(|host| key_age(host).is_some_and(|age| age <= begun.elapsed().as_secs()))
         });
         std::thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 #[test]
 fn a_trace_says_why_and_a_capture_shows_what_passes() {
@@ -42,7 +42,7 @@ fn a_trace_says_why_and_a_capture_shows_what_passes() {
     captured(h1, &a, &b);
 
     mesh.daemons()[1].kill9();
-    eventually("the trace says that h2 is away", deadline(5.0), || {
+    eventually("the trace says that h2 is away", Duration::from_secs(5), || {
         let trace = h1.exec(["weft", "trace", &b.v4]);
         !trace.ok() && trace.stdout.contains("h2 ") && trace.stdout.contains("It does not arrive.")
     });

@@ -1,11 +1,12 @@
 //! Hosts that die and halves that part: who is left knows it, and what was said apart is known to all when they meet.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 /// A death is known everywhere within this (seconds).
 const KNOWN: f64 = 5.0;
@@ -27,7 +28,7 @@ fn a_killed_host_is_known_to_all_the_others() {
             reachable.get("h4") == Some(&false) && reachable.get("h1") == Some(&true)
         })
     };
-    let took = eventually("the death is known on every host", deadline(KNOWN), known);
+    let took = eventually("the death is known on every host", Duration::from_secs_f64(KNOWN), known);
     println!("a host's death is known on every other after {:.2} s", took.as_secs_f64());
 }
 
@@ -57,7 +58,7 @@ fn halves_that_never_met_agree_when_a_link_comes_up() {
         })
     };
     let apart = || half(left, right) && half(right, left);
-    eventually("the halves are apart", deadline(20.0), apart);
+    eventually("the halves are apart", Duration::from_secs(20), apart);
     let names = ["alpha", "beta", "gamma", "delta"];
     let hosts = lab.hosts().iter().zip(names);
     let containers: Vec<Container<'_>> =
@@ -70,16 +71,16 @@ fn halves_that_never_met_agree_when_a_link_comes_up() {
             .iter()
             .all(|host| names.iter().all(|name| containers_of(host).contains(&(*name).to_owned())))
     };
-    let took = eventually("every host knows every container", deadline(AGREED), agree);
+    let took = eventually("every host knows every container", Duration::from_secs_f64(AGREED), agree);
     println!("two halves agree {:.2} s after a link came up", took.as_secs_f64());
     let met = || lab.hosts().iter().all(|host| reachable(host).values().all(|yes| *yes));
-    eventually("every host is reachable from every other", deadline(AGREED), met);
+    eventually("every host is reachable from every other", Duration::from_secs_f64(AGREED), met);
     let through = lab.host("h1").exec(["weft", "hosts"]).stdout;
     assert!(through.contains("through h2"), "{through}");
     for (a, b) in left.iter().flat_map(|a| right.map(|b| (*a, b))) {
         lab.mend(a, b).unwrap();
     }
-    eventually("frames pass", deadline(AGREED), || containers[0].pings(&containers[3].v4));
+    eventually("frames pass", Duration::from_secs_f64(AGREED), || containers[0].pings(&containers[3].v4));
 }
 
 /// Whether each host is reachable, as this one sees it; nothing while its daemon does not answer.

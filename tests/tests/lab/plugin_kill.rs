@@ -147,7 +147,7 @@ impl Bench<'_> {
 
     fn settled(&self, when: &str) {
         let mut last = None;
-        eventually(&format!("weft, Docker and the kernel agree {when}"), deadline(15.0), || {
+        eventually(&format!("weft, Docker and the kernel agree {when}"), Duration::from_secs(15), || {
             let now = truth::difference(self.lab);
             if now.is_some() && now != last {
                 println!("  {when}: {}", now.as_deref().unwrap_or_default());
@@ -183,7 +183,7 @@ impl Bench<'_> {
     /// A network is made and removed, and the agent dies once in each.
     fn network(&mut self, making: &'static str, removing: &'static str, when: When, name: &str) {
         self.kill_in(making, when, &["weft", "network", "create", name]);
-        eventually("the network is made", deadline(20.0), || {
+        eventually("the network is made", Duration::from_secs(20), || {
             let known = self.host.exec(["weft", "network", "inspect", name]).ok();
             known || self.host.exec(["weft", "network", "create", name]).ok()
         });
@@ -203,9 +203,9 @@ impl Bench<'_> {
         if !self.kill_in(call, when, &create) {
             let again =
                 || self.host.exec(create).ok() || self.host.exec(["docker", "network", "inspect", name]).ok();
-            eventually(&format!("the second try after {call} {when:?}"), deadline(20.0), again);
+            eventually(&format!("the second try after {call} {when:?}"), Duration::from_secs(20), again);
         }
-        eventually("it is the mesh's", deadline(20.0), || {
+        eventually("it is the mesh's", Duration::from_secs(20), || {
             let listed = self.host.exec(["weft", "network", "ls", "--json"]).stdout;
             let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
             listed.iter().any(|network| network["name"] == name && network["state"] == "here")
@@ -214,7 +214,7 @@ impl Bench<'_> {
         self.settled(call);
         self.host.docker(["network", "rm", name]).unwrap();
         // If its last container is still seen, it must be seen unused for half a minute.
-        eventually("it is gone", deadline(60.0), || {
+        eventually("it is gone", Duration::from_secs(60), || {
             !self.host.exec(["weft", "network", "inspect", name]).ok()
         });
     }
@@ -234,7 +234,7 @@ fn the_agent_dies_in_each_call_and_nothing_is_lost() {
     let daemon = Bench::start_agent(host, &proxy);
     let mut bench = Bench { lab: &lab, host, proxy, told, daemon };
     let content = || host.exec(["weft", "status"]).ok();
-    eventually("weft status is content", deadline(20.0), content);
+    eventually("weft status is content", Duration::from_secs(20), content);
     host.run(["weft", "network", "create", "app", "--subnet", "10.77.0.0/16"]).unwrap();
     bench.settled("at the start");
     let stays = Container::run(host, "stays", "app", &[]);
@@ -266,7 +266,7 @@ fn the_agent_dies_in_each_call_and_nothing_is_lost() {
 
     // The lowest free address is given first, so what is lost would be missing at the beginning.
     let lowest: Vec<String> = (3..=6).map(|n| format!("10.77.0.{n}")).collect();
-    let took = eventually("the lowest addresses are free again", deadline(100.0), || {
+    let took = eventually("the lowest addresses are free again", Duration::from_secs(100), || {
         let names = ["l3", "l4", "l5", "l6"];
         let all: Vec<String> = names.iter().map(|n| Container::run(host, n, "app", &[]).v4).collect();
         host.docker(["rm", "-f"].iter().chain(&names)).unwrap();
@@ -277,6 +277,6 @@ fn the_agent_dies_in_each_call_and_nothing_is_lost() {
     println!("no address is lost: all free {:.0} s later", took.as_secs_f64());
     assert_eq!(Container::of(host, "stays", "app").v4, stays.v4);
     bench.settled("at the end");
-    eventually("weft status is content", deadline(20.0), content);
+    eventually("weft status is content", Duration::from_secs(20), content);
     bench.daemon.kill9();
 }

@@ -86,14 +86,14 @@ fn on_two_networks(lab: &Lab) -> Mesh<'_> {
 
 /// All run, those that are pinned as they are, and reach another host.
 fn all_as_before(lab: &Lab, mesh: &Mesh, host: &Host, pinned: &BTreeMap<String, String>) {
-    eventually("all run", deadline(40.0), || addresses(host).len() == CONTAINERS);
+    eventually("all run", Duration::from_secs(40), || addresses(host).len() == CONTAINERS);
     let has = addresses(host);
     for (name, address) in pinned {
         assert_eq!(has.get(name), Some(address), "{name} has the address that it is pinned to");
     }
     mesh.wait_ready().unwrap();
     let mut last = None;
-    eventually("weft, Docker and the kernel agree", deadline(20.0), || {
+    eventually("weft, Docker and the kernel agree", Duration::from_secs(20), || {
         let now = truth::difference(lab);
         if now.is_some() && now != last {
             println!("{}", now.as_deref().unwrap_or_default());
@@ -107,7 +107,7 @@ fn all_as_before(lab: &Lab, mesh: &Mesh, host: &Host, pinned: &BTreeMap<String, 
         .collect();
     for (n, far) in far.iter().enumerate() {
         let one = Container::of(host, &format!("box{n:02}"), NETWORKS[n]);
-        eventually("ping from another host", deadline(5.0), || far.pings(&one.v4));
+        eventually("ping from another host", Duration::from_secs(5), || far.pings(&one.v4));
     }
 }
 
@@ -128,7 +128,7 @@ fn the_agent_first_then_the_engine() {
         let start = Instant::now();
         mesh.restart("h2").unwrap();
         let listens = || host.exec(["test", "-S", "/run/docker/plugins/weft.sock"]).ok();
-        eventually("the plugin listens", deadline(5.0), listens);
+        eventually("the plugin listens", Duration::from_secs(5), listens);
         let agent = start.elapsed();
         let with = engine_up(host);
         let times = [agent, with, without].map(|t| t.as_secs_f64());
@@ -156,7 +156,7 @@ fn the_engine_first_and_the_agent_late() {
     host.engine_launch().unwrap();
     std::thread::sleep(LATE);
     mesh.restart("h2").unwrap();
-    eventually("Docker answers", deadline(90.0), || host.engine_wait().is_ok());
+    eventually("Docker answers", Duration::from_secs(90), || host.engine_wait().is_ok());
     println!("with the agent after {LATE:?} the engine is up after {:.1} s", start.elapsed().as_secs_f64());
     let start = Instant::now();
     assert!(host.exec(["docker", "ps"]).ok());
@@ -189,14 +189,16 @@ fn what_docker_gave_up_on_is_started_when_the_agent_is_there() {
     power_cycle(host);
     let start = Instant::now();
     host.engine_launch().unwrap();
-    eventually("Docker answers", deadline(90.0), || host.engine_wait().is_ok());
+    eventually("Docker answers", Duration::from_secs(90), || host.engine_wait().is_ok());
     println!("without the agent the engine is up after {:.1} s", start.elapsed().as_secs_f64());
     assert!(addresses(host).is_empty(), "Docker has given up on all");
 
     let start = Instant::now();
     mesh.restart("h1").unwrap();
     let names = || addresses(host).into_keys().collect::<Vec<_>>();
-    eventually("those that should run are started", deadline(20.0), || names() == ["always", "unless"]);
+    eventually("those that should run are started", Duration::from_secs(20), || {
+        names() == ["always", "unless"]
+    });
     println!("{:.1} s after the start of the agent they run", start.elapsed().as_secs_f64());
     mesh.wait_ready().unwrap();
     let log = std::fs::read_to_string(host.log_dir().join("weft.log")).unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use weft_lab::{Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 /// After `weft up` is back, traffic must be within this.
 const BACK: f64 = 3.0;
@@ -51,7 +51,7 @@ fn a_killed_daemon_comes_back_with_everything() {
     let lock = "exec flock -x /var/lib/weft/lock sleep 1";
     let mut _holder = h2.spawn(["sh", "-c", lock], "holder.log").unwrap();
     mesh.restart("h2").unwrap();
-    let took = eventually("ping after the restart", deadline(BACK), || a.pings(&b.v4));
+    let took = eventually("ping after the restart", Duration::from_secs_f64(BACK), || a.pings(&b.v4));
     println!("traffic back {:.2} s after the restart of the daemon", took.as_secs_f64());
     mesh.wait_ready().unwrap();
     assert_eq!(id(&h2.exec(["weft", "status", "--json"]).stdout), id(&identity), "the same identity");
@@ -120,7 +120,7 @@ fn without_the_founder_containers_start_and_talk() {
     assert_eq!(refused.status, 1, "{refused}");
     assert!(refused.stderr.contains("h1"), "the sentence names the founder: {}", refused.stderr);
     println!("network create without the founder: {}", refused.stderr.trim());
-    eventually("status names the missing host", deadline(5.0), || {
+    eventually("status names the missing host", Duration::from_secs(5), || {
         let out = h2.exec(["weft", "status"]);
         out.status == 1 && out.stdout.contains("h1")
     });

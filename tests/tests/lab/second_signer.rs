@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 const PASSPHRASE: &str = "/run/passphrase";
 const KEY: &str = "/run/mesh.key";
@@ -33,16 +33,16 @@ fn hosts_join_and_go_while_the_founder_is_away() {
     h2.run(["weft", "mesh", "key", "import", KEY, "--passphrase-file", PASSPHRASE]).unwrap();
     mesh.restart("h2").unwrap();
     mesh.wait_ready().unwrap();
-    eventually("h1 knows that h2 signs", deadline(5.0), || {
+    eventually("h1 knows that h2 signs", Duration::from_secs(5), || {
         hosts(h1).iter().any(|h| h["name"] == "h2" && h["signer"] == true && h["controller"] == false)
     });
     let of_the_founder = h1.run(["weft", "token", "new", "--quiet"]).unwrap();
 
     mesh.daemons()[0].kill9();
-    eventually("the founder is known to be away", deadline(8.0), || !reachable(h2, "h1"));
+    eventually("the founder is known to be away", Duration::from_secs(8), || !reachable(h2, "h1"));
     let token = h2.run(["weft", "token", "new", "--quiet"]).unwrap();
     h2.run(["weft", "host", "rm", "h3"]).unwrap();
-    eventually("h3 is gone", deadline(10.0), || !names(h2).contains(&"h3".to_owned()));
+    eventually("h3 is gone", Duration::from_secs(10), || !names(h2).contains(&"h3".to_owned()));
     let none = h2.exec(["weft", "network", "create", "other"]);
     assert!(!none.ok() && none.stderr.contains("h1 decides for this mesh"), "{none}");
     h3.docker(["rm", "-f", &c.name]).unwrap();
@@ -54,21 +54,21 @@ fn hosts_join_and_go_while_the_founder_is_away() {
     assert!(!early.ok() && early.stderr.contains("h1 decides for this mesh"), "{early}");
     h3.run(["weft", "join", &at, "--token", token.trim(), "--name", "h4"]).unwrap();
     mesh.restart("h3").unwrap();
-    eventually("h4 is a member", deadline(10.0), || reachable(h2, "h4"));
+    eventually("h4 is a member", Duration::from_secs(10), || reachable(h2, "h4"));
 
     mesh.restart("h1").unwrap();
     mesh.wait_ready().unwrap();
-    eventually("the founder knows", deadline(10.0), || {
+    eventually("the founder knows", Duration::from_secs(10), || {
         names(h1) == ["h1", "h2", "h4"] && reachable(h1, "h4")
     });
-    eventually("the network is on h4", deadline(20.0), || {
+    eventually("the network is on h4", Duration::from_secs(20), || {
         h3.exec(["docker", "network", "inspect", "app"]).ok()
     });
     let a = Container::run(h1, "alpha", "app", &[]);
     let d = Container::run(h3, "delta", "app", &[]);
-    eventually("ping", deadline(10.0), || a.pings(&d.v4));
+    eventually("ping", Duration::from_secs(10), || a.pings(&d.v4));
     h1.run(["weft", "host", "rm", "h2"]).unwrap();
-    eventually("a signer can be removed", deadline(10.0), || names(h3) == ["h1", "h4"]);
+    eventually("a signer can be removed", Duration::from_secs(10), || names(h3) == ["h1", "h4"]);
 }
 
 /// The file and its passphrase, as a person would carry them.
