@@ -7,10 +7,12 @@ use weft_api::roster::Cipher;
 use weft_router::chunk::{Chunk, ChunkKind, Chunks, frame_head, piece_head, probe_head, quic_head};
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
 use weft_router::offload::plain::Checksum;
+use weft_router::relay::{RELAY_LEN, Relayed};
 use weft_router::replay::{ReplayWindow, WINDOW};
 use weft_router::seal::{Chain, Direction};
 use weft_router::session::probe::Probe;
 
+use crate::cast::host;
 use crate::input::{Input, with_length};
 
 fn chain() -> Chain {
@@ -100,6 +102,11 @@ fn read_chunks(bytes: &[u8]) {
                 }
             }
             ChunkKind::Frame { .. } => crate::frames::arrived(body),
+            ChunkKind::Relayed => {
+                if let Ok(relayed) = Relayed::read(body) {
+                    assert_eq!(relayed.body()[..], body[..RELAY_LEN]);
+                }
+            }
             _ => {}
         }
     }
@@ -110,7 +117,9 @@ pub(crate) fn chunk_rows() -> Vec<Vec<u8>> {
     let head = |head: &[u8], body: &[u8]| [head, body].concat();
     let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("seeds are short");
     let probe = Probe::Answer { answered: 1, own: 2 }.bytes();
+    let relayed = Relayed::new(host(1), host(2)).head(6);
     let mut rows = vec![
+        head(&relayed, b"sealed"),
         head(&probe_head(false, length(&probe)), &probe),
         head(&probe_head(true, length(&probe)), &probe),
         head(&quic_head(3), b"abc"),

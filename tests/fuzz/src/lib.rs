@@ -6,6 +6,7 @@
 //! | `envelope` | anybody on the underlay | nothing opens that was not sealed; no counter is taken twice |
 //! | `chunks` | a member | bodies lie within the envelope, in order |
 //! | `pieces` | a member | what is written to the tap keeps to PROTOCOL 8 |
+//! | `relay` | a member | whatever routes are believed, no datagram travels more than the hop limit, or by a stranger |
 //! | `streams` | anybody who opens a TCP stream | records are the same however they are cut; who is inside is bounded |
 //! | `frames` | a container, a member | the switch names a reason or delivers; answers are frames; checksums stay inside |
 //! | `superframes` | a container | pieces that fit, which the other end glues to the same payload |
@@ -26,6 +27,7 @@ mod join;
 mod pieces;
 mod plugin;
 mod records;
+mod relay;
 mod stream;
 mod superframe;
 
@@ -45,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "envelope", run: datagram::envelope, seeds: datagram::envelopes },
     Target { name: "chunks", run: datagram::chunks, seeds: datagram::chunk_rows },
     Target { name: "pieces", run: pieces::pieces, seeds: pieces::batches },
+    Target { name: "relay", run: relay::relay, seeds: relay::samples },
     Target { name: "streams", run: stream::streams, seeds: stream::samples },
     Target { name: "frames", run: frames::frames, seeds: frames::samples },
     Target { name: "superframes", run: superframe::superframes, seeds: superframe::samples },

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use weft_api::id::{Mac, NetworkId};
+use weft_api::id::{HostId, HostKey, Mac, NetworkId};
 
 use crate::attack_member::Stage;
 use crate::fixture::deadline;
@@ -42,7 +42,8 @@ fn a_hostile_member_gets_no_forged_frame_through() {
         assert_eq!(ear.wait(deadline(12.0)), Some(0), "an honest frame of the session arrives");
 
         let (me, victim, third) = (who(&stage.own), who(&stage.victim), who(&stage.third));
-        let all = [chunks(), frames(network, me, victim, third), pieces(network, me, victim, third)].concat();
+        let frames = [frames(network, me, victim, third), pieces(network, me, victim, third)].concat();
+        let all = [chunks(), relays(stage), frames].concat();
         for (what, label, chunks) in all {
             let order = format!("seal {COUNT} {}", hex(&chunks));
             stage.attacker.is_counted(stage.host, what, &order, label, COUNT);
@@ -82,7 +83,6 @@ fn a_hostile_member_gets_no_forged_frame_through() {
 fn chunks() -> Vec<Attack> {
     vec![
         ("a chunk of an unknown kind", "chunk_unknown", chunk(99, &[1; 30])),
-        ("a relayed envelope", "chunk_relayed", chunk(RELAYED, &[1; 30])),
         ("a fragment", "chunk_fragment", chunk(FRAGMENT, &[1; 30])),
         ("a chunk longer than its envelope", "chunk_truncated", chunk_that_says(1000, FRAME, &[0; 40])),
         ("a chunk without its length", "chunk_truncated", vec![FRAME, 0]),
@@ -93,6 +93,27 @@ fn chunks() -> Vec<Attack> {
         ("a probe that is too short", "probe_garbled", chunk(PROBE, &[1; 3])),
         ("a probe that is neither question nor answer", "probe_garbled", chunk(PROBE, &[77; 9])),
         ("a QUIC packet that is too long", "control_too_long", chunk(QUIC, &[0x40; 2049])),
+    ]
+}
+
+/// Datagrams to be relayed that no honest member hands over.
+fn relays(stage: &Stage<'_>) -> Vec<Attack> {
+    let hosts = [HostKey(stage.key.public()), stage.victim_key, stage.third_key].map(|key| key.id());
+    let [me, victim, third] = hosts;
+    let nobody = HostId([7; 8]);
+    let relayed = |limit: u8, source: HostId, target: HostId| {
+        chunk(RELAYED, &[&[limit][..], &source.0, &target.0, &[0x40; 50]].concat())
+    };
+    vec![
+        ("a relayed datagram without its target", "chunk_truncated", chunk(RELAYED, &[1; 10])),
+        ("a relayed datagram of nothing", "relay_garbled", chunk(RELAYED, &[1; 17])),
+        ("a hop limit above the highest", "relay_garbled", relayed(255, me, third)),
+        ("a datagram for a stranger", "relay_stranger", relayed(8, me, nobody)),
+        ("a datagram of a stranger", "relay_stranger", relayed(8, nobody, third)),
+        ("a hop limit that ends here", "relay_hops", relayed(1, me, third)),
+        ("a hop limit that ended before", "relay_hops", relayed(0, me, third)),
+        ("a datagram of the victim itself", "relay_loop", relayed(8, victim, third)),
+        ("a datagram that goes back", "relay_loop", relayed(8, third, me)),
     ]
 }
 
