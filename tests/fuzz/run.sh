@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Fuzzes each target for SECONDS_EACH seconds (60), or those that TARGET names. What is found stays in target/fuzz/corpus/NAME; an
 # input that breaks a promise goes to tests/fuzz/crashes/NAME, where `make test` replays it, and ends this with 1.
-# KEEP=1 puts what covers most into tests/fuzz/corpus/NAME at the end.
+# KEEP=1 puts a few that cover most into tests/fuzz/corpus/NAME at the end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 seconds=${SECONDS_EACH:-60}
 # An input longer than this tells nothing that a shorter one does not, and is slow. A stored one is shorter still.
 longest=16384
-stored_longest=2048
+stored_longest=1024
+stored_most=24
 work=$PWD/target/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 
@@ -38,7 +39,9 @@ for target in $targets; do
         "$(number cov)" "$(number ft)" "$(number corp)"
     if [ -n "${KEEP:-}" ]; then
         rm -rf "$work/kept" && mkdir "$work/kept"
-        "$fuzz" -merge=1 -max_len=$stored_longest "$work/kept" "$stored" "$corpus" >>"$log" 2>&1
+        # As few as reach every edge, however often; of them the longest, which reach most.
+        "$fuzz" -set_cover_merge=1 -use_counters=0 -max_len=$stored_longest "$work/kept" "$stored" "$corpus" >>"$log" 2>&1
+        (cd "$work/kept" && ls -S | tail -n +$((stored_most + 1)) | xargs -r rm --)
         rm -rf "$stored" && cp -r "$work/kept" "$stored"
     fi
     rmdir --ignore-fail-on-non-empty "$stored" "$crashes"
