@@ -48,6 +48,6 @@ mod socket;
 mod spread;
 pub mod state;
 mod stranded;
-mod tables;
+pub mod tables;
 
 pub use run::{Config, RunError, run};

@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("weft-lab", &[]),
     ("weft-demo", &["weft-lab"]),
+    ("weft-sim", &["weft-agent", "weft-api", "weft-router", "weft-router-io"]),
     ("weft-bench", &["weft-lab", "weft-api", "weft-router"]),
     (
         "weft-tests",

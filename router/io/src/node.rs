@@ -69,6 +69,7 @@ const FAREWELL: Duration = Duration::from_millis(250);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// With nothing to wait for a clock still looks now and then.
 const IDLE: Duration = Duration::from_secs(1);
+const FINEST: Duration = Duration::from_millis(1);
 
 /// The mesh as this host knows it.
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -379,7 +380,9 @@ async fn drive(engine: Arc<Engine>) {
     let mut farewell: Option<Instant> = None;
     let mut measure = tokio::time::interval(MEASURE_EVERY);
     loop {
-        let wake = engine.next_wake().map_or(Instant::now() + IDLE, Instant::from_std);
+        let now = Instant::now();
+        // Nothing is timed finer, and a layer that asks for the past does not make the host spin.
+        let wake = engine.next_wake().map_or(now + IDLE, Instant::from_std).max(now + FINEST);
         tokio::select! {
             () = sleep_until(wake) => engine.tick(),
             _ = measure.tick() => engine.measure(),

@@ -133,11 +133,9 @@ impl Choice {
         };
         // Half as many as there are seconds for each: the rest has come up, or nobody is there.
         let unanswered = self.tried.keys().filter(|h| lost(**h)).count();
-        if unanswered >= 4 {
-            if let Some(host) = self.tried.iter().filter(|(h, _)| lost(**h)).min_by_key(|(_, u)| **u) {
-                let host = *host.0;
-                self.tried.remove(&host);
-            }
+        let oldest = self.tried.iter().filter(|(h, _)| lost(**h)).min_by_key(|(_, until)| **until);
+        if let Some(host) = oldest.map(|(h, _)| *h).filter(|_| unanswered >= 4) {
+            self.tried.remove(&host);
         }
         let unreachable: Vec<HostId> =
             self.order.iter().map(|(_, h)| *h).filter(|h| lost(*h) && !self.tried.contains_key(h)).collect();

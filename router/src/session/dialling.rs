@@ -92,7 +92,11 @@ impl Dialling {
         jitter: Jitter,
     ) -> Option<Path> {
         let addresses = self.addresses();
-        if addresses.is_empty() || now < self.next || pending.len() >= MAX_PENDING {
+        if addresses.is_empty() || now < self.next {
+            return None;
+        }
+        if pending.len() >= MAX_PENDING {
+            self.next = now + STAGGER; // By then one may have ended.
             return None;
         }
         let mut found = None;

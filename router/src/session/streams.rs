@@ -68,7 +68,11 @@ impl Streams {
         addresses: &[SocketAddr],
         jitter: Jitter,
     ) -> Option<SocketAddr> {
-        if self.next().is_none_or(|at| now < at) || addresses.is_empty() {
+        if self.next().is_none_or(|at| now < at) {
+            return None;
+        }
+        if addresses.is_empty() {
+            self.next = now + STREAM_AFTER; // Perhaps one is known by then.
             return None;
         }
         let address = addresses.get(self.cursor).copied().filter(|a| !self.opening.contains(a));

@@ -213,10 +213,10 @@ impl Inbox {
             Ok(moved) => {
                 let (datagrams, bytes) = &mut self.latest[depth].uncounted;
                 (*datagrams, *bytes) = (*datagrams + 1, *bytes + len as u64);
-                if !origin.epoch.is_authentic() {
-                    if desk.tell(LaneEvent::FirstAuthentic { index: header.index, from }) {
-                        origin.epoch.set_authentic();
-                    }
+                if !origin.epoch.is_authentic()
+                    && desk.tell(LaneEvent::FirstAuthentic { index: header.index, from })
+                {
+                    origin.epoch.set_authentic();
                 }
                 if let Remote::Udp(from) = from
                     && moved

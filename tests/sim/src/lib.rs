@@ -1,0 +1,21 @@
+//! A whole mesh on virtual time: the product's own session layer, mesh and switch on every host; QUIC, seals and the network between
+//! them are models. No clock, no socket, no sleeping: a seed is a world. Hosts keep their addresses, and there is no TCP.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`World`] | hosts, time, what becomes due |
+//! | `host` | one host, and what its disk and its tables have |
+//! | `carry` | what `router/io` does: dials, streams, envelopes, relaying |
+//! | `wire` | one QUIC connection |
+//! | [`underlay`] | loss, delay, doubling, reordering, MTU, NATs, filters, cuts |
+//! | [`frames`] | frames between containers, and who must get them |
+
+mod carry;
+pub mod frames;
+pub mod host;
+pub mod random;
+pub mod underlay;
+mod wire;
+mod world;
+
+pub use world::World;

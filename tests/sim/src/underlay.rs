@@ -1,0 +1,133 @@
+//! What lies between the hosts: addresses, weather, cuts, filters that pass one way, NATs.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::random::Random;
+
+/// A NAT forgets whom its host has sent to after so long.
+const NAT_FORGETS: Duration = Duration::from_secs(30);
+
+/// How datagrams fare that nothing stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Weather {
+    /// Lost, of 1000.
+    pub loss: u32,
+    /// Arriving twice, of 1000.
+    pub twice: u32,
+    /// On the way for at least so long.
+    pub delay: Duration,
+    /// And for up to so much longer, so that they overtake each other.
+    pub jitter: Duration,
+    /// The longest that passes, IP header included.
+    pub mtu: usize,
+}
+
+impl Weather {
+    /// Nothing is lost.
+    #[must_use]
+    pub fn calm(self) -> Self {
+        Self { loss: 0, twice: 0, jitter: Duration::ZERO, ..self }
+    }
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self { loss: 0, twice: 0, delay: Duration::from_millis(5), jitter: Duration::ZERO, mtu: 1500 }
+    }
+}
+
+/// A datagram that arrives.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    /// Where.
+    pub to: usize,
+    /// Whom it seems to come from.
+    pub from: SocketAddr,
+    /// After how long; twice if it was doubled.
+    pub after: Vec<Duration>,
+}
+
+/// One outside port for its host, the same towards everybody; it lets in only whom the host has sent to.
+#[derive(Clone, Debug)]
+struct Nat {
+    public: SocketAddr,
+    open: HashMap<SocketAddr, Duration>,
+}
+
+/// The network under the mesh.
+#[derive(Clone, Debug)]
+pub struct Underlay {
+    /// As it is now.
+    pub weather: Weather,
+    addresses: Vec<SocketAddr>,
+    nats: Vec<Option<Nat>>,
+    stopped: BTreeSet<(usize, usize)>,
+    random: Random,
+}
+
+impl Underlay {
+    /// Everybody reaches everybody.
+    #[must_use]
+    pub fn new(hosts: usize, weather: Weather, seed: u64) -> Self {
+        let addresses = (0..hosts).map(|n| public(10, n, 6783)).collect();
+        let nats = (0..hosts).map(|_| None).collect();
+        Self { weather, addresses, nats, stopped: BTreeSet::new(), random: Random::new(seed) }
+    }
+
+    /// Where a host says that it is.
+    #[must_use]
+    pub fn address(&self, n: usize) -> SocketAddr {
+        self.addresses[n]
+    }
+
+    /// Puts a host behind a NAT of its own.
+    pub fn hide(&mut self, n: usize) {
+        self.nats[n] = Some(Nat { public: public(198, n, 40_000), open: HashMap::new() });
+    }
+
+    /// Nothing passes from the one to the other.
+    pub fn stop(&mut self, from: usize, to: usize) {
+        self.stopped.insert((from, to));
+    }
+
+    /// Nothing is stopped any more.
+    pub fn mend(&mut self) {
+        self.stopped.clear();
+    }
+
+    /// What becomes of a datagram of `len` bytes.
+    pub fn send(&mut self, now: Duration, from: usize, to: SocketAddr, len: usize) -> Option<Passage> {
+        let source = self.seen(from);
+        if let Some(nat) = &mut self.nats[from] {
+            nat.open.insert(to, now);
+        }
+        let target = (0..self.addresses.len()).find(|n| self.seen(*n) == to)?;
+        let let_in = self.nats[target]
+            .as_ref()
+            .is_none_or(|nat| nat.open.get(&source).is_some_and(|at| now.saturating_sub(*at) < NAT_FORGETS));
+        let weather = self.weather;
+        if !let_in
+            || target == from
+            || self.stopped.contains(&(from, target))
+            || len > weather.mtu
+            || self.random.chance(weather.loss)
+        {
+            return None;
+        }
+        let copies = if self.random.chance(weather.twice) { 2 } else { 1 };
+        let after = (0..copies).map(|_| weather.delay + self.random.up_to(weather.jitter)).collect();
+        Some(Passage { to: target, from: source, after })
+    }
+
+    /// The address that others see a host at.
+    fn seen(&self, n: usize) -> SocketAddr {
+        self.nats[n].as_ref().map_or(self.addresses[n], |nat| nat.public)
+    }
+}
+
+fn public(first: u8, n: usize, port: u16) -> SocketAddr {
+    let [.., a, b] = (n as u32).to_be_bytes();
+    ([first, 51, a, b], port).into()
+}

@@ -1,0 +1,76 @@
+//! QUIC between two hosts as far as the mesh sees it: a handshake, a stream of messages each way in order, an end. What is lost
+//! is sent again, as any datagram of the session: along the path that the connection has at that time.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use weft_router::session::message::Message;
+use weft_router::session::{ConnectionId, Why};
+
+/// What travels on a stream.
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// A message, and how long it is when encoded.
+    Message(Rc<Message>, usize),
+    /// The connection is closed.
+    Close(Why),
+}
+
+/// One end.
+#[derive(Debug)]
+pub struct End {
+    /// The host, and in which of its lives.
+    pub host: usize,
+    pub life: u32,
+    /// Its name of the connection.
+    pub id: ConnectionId,
+    /// What the other end has not yet got, by numbers that rise.
+    pub unheard: VecDeque<(u64, Said)>,
+    next: u64,
+    /// The number that it waits for.
+    expects: u64,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Wire {
+    pub ends: [End; 2],
+}
+
+impl Wire {
+    /// Of the dialler and the listener.
+    pub fn new(dialler: (usize, u32, ConnectionId), listener: (usize, u32, ConnectionId)) -> Self {
+        let end = |(host, life, id)| End { host, life, id, unheard: VecDeque::new(), next: 0, expects: 0 };
+        Self { ends: [end(dialler), end(listener)] }
+    }
+
+    /// The end of a host: 0 dialled.
+    pub fn end(&self, host: usize) -> usize {
+        usize::from(self.ends[0].host != host)
+    }
+
+    /// Puts something behind what is not heard yet; its number.
+    pub fn say(&mut self, end: usize, said: Said) -> u64 {
+        let end = &mut self.ends[end];
+        end.unheard.push_back((end.next, said));
+        end.next += 1;
+        end.next - 1
+    }
+
+    /// Whether this is the next for the end, which then waits for the one after it.
+    pub fn hears(&mut self, end: usize, number: u64) -> bool {
+        let expected = self.ends[end].expects == number;
+        self.ends[end].expects += u64::from(expected);
+        expected
+    }
+
+    /// The other end has got everything below `number`.
+    pub fn heard(&mut self, end: usize, number: u64) {
+        self.ends[end].unheard.retain(|(n, _)| *n >= number);
+    }
+
+    /// What the end waits for.
+    pub fn expects(&self, end: usize) -> u64 {
+        self.ends[end].expects
+    }
+}
