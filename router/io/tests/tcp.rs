@@ -147,7 +147,9 @@ async fn nodes_meet_over_tcp_and_leave_it_for_udp() {
     println!("over UDP {took:?} after its address is known");
     for node in [one, two] {
         let drops = node.drops();
-        assert_eq!(drops.keys().find(|k| k.starts_with("stream")), None, "{drops:?}");
+        // A full queue drops, and QUIC sends it again.
+        let wrong = drops.keys().find(|k| k.starts_with("stream") && *k != "stream_queue_full");
+        assert_eq!(wrong, None, "{drops:?}");
         node.shutdown().await;
     }
 }
