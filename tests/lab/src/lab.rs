@@ -208,18 +208,22 @@ impl Lab {
 
     /// Nothing passes between these two hosts any more. Cut already is no error.
     pub fn cut(&self, a: &str, b: &str) -> Result<(), Error> {
-        self.filter("add", "cut", a, b)
+        self.filter("add", "cut", &[(a, b), (b, a)])
     }
 
-    /// Takes back [`Lab::cut`] and [`Lab::block_udp`]. Not cut is no error.
+    /// Takes back [`Lab::cut`], [`Lab::block_udp`] and [`Lab::block_way`], both directions. Not cut is no error.
     pub fn mend(&self, a: &str, b: &str) -> Result<(), Error> {
-        self.filter("delete", "cut", a, b)?;
-        self.filter("delete", "no_udp", a, b)
+        ["cut", "no_udp", "no_way"].iter().try_for_each(|set| self.filter("delete", set, &[(a, b), (b, a)]))
     }
 
     /// No UDP passes between these two hosts any more; all else does.
     pub fn block_udp(&self, a: &str, b: &str) -> Result<(), Error> {
-        self.filter("add", "no_udp", a, b)
+        self.filter("add", "no_udp", &[(a, b), (b, a)])
+    }
+
+    /// No UDP and no TCP passes from one host to another any more; the other way all does.
+    pub fn block_way(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.filter("add", "no_way", &[(from, to)])
     }
 
     /// Runs a command in the switch's namespaces: `tc`, more `nft`, or a stranger on the underlay (192.0.2.254).
@@ -263,9 +267,11 @@ impl Lab {
         Ok(())
     }
 
-    fn filter(&self, verb: &str, set: &str, a: &str, b: &str) -> Result<(), Error> {
-        let (a, b) = (self.find(a)?, self.find(b)?);
-        self.shared.switch.filter(verb, set, a.name(), b.name())
+    fn filter(&self, verb: &str, set: &str, pairs: &[(&str, &str)]) -> Result<(), Error> {
+        for (from, to) in pairs {
+            self.find(from).and_then(|_| self.find(to))?;
+        }
+        self.shared.switch.filter(verb, set, pairs)
     }
 }
 

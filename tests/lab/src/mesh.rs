@@ -48,8 +48,9 @@ impl Mesh<'_> {
         let mut mesh = Mesh { lab, token, up, daemons: Vec::new() };
         mesh.start(founder)?;
         mesh.content(founder)?;
+        let at = address(founder);
         for host in others {
-            host.run(["weft", "join", &founder.addr().to_string(), "--token", &mesh.token])?;
+            host.run(["weft", "join", &at, "--token", &mesh.token])?;
             mesh.start(host)?;
         }
         mesh.wait_ready()?;
@@ -105,6 +106,13 @@ impl Mesh<'_> {
     fn content(&self, host: &Host) -> Result<(), Error> {
         wait(host, "a content `weft status`", || host.exec(["weft", "status"]).ok())
     }
+}
+
+/// Where it is joined: its IPv4 address, or the other if a test has taken that away.
+fn address(host: &Host) -> String {
+    let v4 = host.addr().to_string();
+    let has = host.exec(["ip", "-4", "-br", "addr", "show", "eth0"]).stdout.contains(&v4);
+    if has { v4 } else { host.addr6().to_string() }
 }
 
 fn wait(host: &Host, what: &str, mut done: impl FnMut() -> bool) -> Result<(), Error> {

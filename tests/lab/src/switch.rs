@@ -22,15 +22,18 @@ pub(crate) const GATEWAY: u8 = 254;
 /// The last number a host can have.
 pub(crate) const MAX_HOSTS: usize = 250;
 
-/// Pairs of ports in `cut` exchange nothing; pairs in `no_udp` no UDP.
+/// From the first port of a pair to the second nothing passes if it is in `cut`, no UDP if in `no_udp`, no UDP and no TCP if in
+/// `no_way`.
 const FILTER: &str = "
 table bridge lab {
     set cut { type ifname . ifname; }
     set no_udp { type ifname . ifname; }
+    set no_way { type ifname . ifname; }
     chain forward {
         type filter hook forward priority 0; policy accept;
         iifname . oifname @cut counter drop
         iifname . oifname @no_udp meta l4proto udp counter drop
+        iifname . oifname @no_way meta l4proto { tcp, udp } counter drop
     }
 }
 ";
@@ -140,10 +143,11 @@ impl Switch {
         self.door().exec(["ip", "link", "del", host]);
     }
 
-    /// Adds both directions of a pair to a set of the filter, or takes them out.
-    pub fn filter(&self, verb: &str, set: &str, a: &str, b: &str) -> Result<(), Error> {
+    /// Adds pairs, each a direction, to a set of the filter, or takes them out.
+    pub fn filter(&self, verb: &str, set: &str, pairs: &[(&str, &str)]) -> Result<(), Error> {
         // An element must not be there when added to a fresh set, and must be there when deleted.
-        let pairs = format!("{{ \"{a}\" . \"{b}\", \"{b}\" . \"{a}\" }}");
+        let pairs: Vec<String> = pairs.iter().map(|(a, b)| format!("\"{a}\" . \"{b}\"")).collect();
+        let pairs = format!("{{ {} }}", pairs.join(", "));
         let batch =
             format!("add element bridge lab {set} {pairs}\n{verb} element bridge lab {set} {pairs}\n");
         self.door().feed(["nft", "-f", "-"], batch.as_bytes()).map(drop)

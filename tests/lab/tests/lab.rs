@@ -156,6 +156,11 @@ fn a_cut_is_a_cut_and_only_there() {
     assert!(!heard(&udp, " ms") && heard(&tcp, "refused"));
     lab.mend("h1", "h2").unwrap();
     assert!(heard(&udp, " ms"));
+    lab.block_way("h1", "h2").unwrap();
+    let back = ["busybox", "traceroute", "-n", "-m", "1", "-q", "1", "-w", "1", "h1"];
+    assert!(!heard(&udp, " ms") && lab.host("h2").exec(back).stdout.contains(" ms"));
+    lab.mend("h1", "h2").unwrap();
+    assert!(heard(&udp, " ms"));
     assert!(lab.cut("h1", "h9").unwrap_err().to_string().contains("h1 h2 h3"));
 }
 
