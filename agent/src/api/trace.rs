@@ -135,8 +135,10 @@ impl Api {
 }
 
 fn passes(name: &str, link: &Link) -> (String, String) {
-    let at = link.address.map(|address| format!(" {address}")).unwrap_or_default();
-    let says = format!("sealed for {name}, by {}{at}", link.transport);
+    let says = match link.address {
+        Some(address) => format!("sealed for {name}, by {} {address}", link.transport),
+        None => format!("sealed for {name}, through {}", link.transport),
+    };
     let mut because = vec!["probes are answered".to_owned()];
     because.extend(link.rtt_ms.map(|rtt| format!("round trip {rtt:.1} ms")));
     because.extend(link.mtu.map(|mtu| format!("datagrams of up to {mtu} bytes")));
