@@ -212,4 +212,10 @@ fn what_is_not_relayed_has_a_name() {
     say(MAX_HOPS, 0, 1, &[5; 40]);
     sides[1].dropped(DropReason::UnknownKind);
     assert_eq!(sides[1].tables.sends[&id(2)].sent().datagrams, 0, "nothing went on");
+    // What has come through a relay asks for another one.
+    let to_last = Arc::clone(&sides[0].tables.sends[&id(2)]);
+    let head = Relayed::new(id(0), id(1)).body();
+    sides[0].lane.send_sealed(&to_last, ControlChunk::Relayed([&head[..], b"x"].concat()));
+    sides[2].dropped(DropReason::RelayNested);
+    assert_eq!(sides[2].tables.sends[&id(1)].sent().datagrams, 0, "nothing went back");
 }

@@ -221,4 +221,22 @@ mod tests {
         let stored = decisions.check_stored(&Signatures, &roster, &signed).map(|(news, _)| news);
         assert_eq!(stored, Ok(News::New), "from our own disk");
     }
+
+    #[test]
+    fn a_full_table_changes_what_it_has_and_takes_no_more() {
+        let (roster, mut decisions) = (roster(), Decisions::default());
+        insert(&mut decisions, &roster, &key(2).sign(&decision(1, 1)));
+        let held = Arc::clone(decisions.records.values().next().unwrap());
+        let others = (0u32..).map(|n| DecisionKey::Network(NetworkId(n))).take(MAX_DECISIONS - 1);
+        decisions.records.extend(others.map(|key| (key, Arc::clone(&held))));
+        let check = |decision: &Decision| {
+            let signed = key(2).sign(decision);
+            decisions.check(&Signatures, &roster, &signed).map(|(news, _)| news)
+        };
+        let other = DecisionKey::Block(NetworkId(1), "10.33.0.0/26".parse().unwrap());
+        let one_more = Decision { key: other, ..decision(1, 1) };
+        assert_eq!(check(&one_more), Err(DropReason::RecordsTooMany));
+        assert_eq!(check(&Decision { body: None, ..one_more }), Err(DropReason::RecordsTooMany));
+        assert_eq!(check(&decision(2, 1)), Ok(News::New));
+    }
 }

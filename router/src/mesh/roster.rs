@@ -191,4 +191,20 @@ mod tests {
         let odd = RosterRecord { name: "../x".into(), ..good };
         assert_eq!(refused(&odd, &mesh()), Some(DropReason::RecordInvalid));
     }
+
+    #[test]
+    fn a_full_roster_knows_its_own_and_takes_no_more() {
+        let mut roster = empty();
+        insert(&mut roster, &mesh().sign(&record(2, 1, Standing::Member)));
+        let held = Arc::clone(roster.records.values().next().unwrap());
+        let others = (0u64..).map(|n| HostId(n.to_be_bytes())).take(MAX_ROSTER - 1);
+        roster.records.extend(others.map(|host| (host, Arc::clone(&held))));
+        let check = |host, serial, standing| {
+            let signed = mesh().sign(&record(host, serial, standing));
+            roster.check(&Signatures, &signed).map(|(news, _)| news)
+        };
+        assert_eq!(check(3, 1, Standing::Member), Err(DropReason::RecordsTooMany));
+        assert_eq!(check(3, 1, Standing::Removed), Err(DropReason::RecordsTooMany));
+        assert_eq!(check(2, 2, Standing::Member), Ok(News::New), "who is in it may change");
+    }
 }

@@ -163,6 +163,51 @@ fn floods_are_bounded_and_end_nothing() {
 }
 
 #[test]
+fn records_beyond_the_rate_are_not_looked_at() {
+    let mut stage = Stage::new();
+    let Gossip::Push(first) = facts(1, 1, 1, version(1)) else { unreachable!() };
+    let again =
+        Gossip::Answer(Records { facts: vec![first.facts[0].clone(); MAX_RECORDS], ..Records::default() });
+    while !stage.counts.contains_key(&DropReason::RecordsTooFast) {
+        stage.hear(again.clone());
+    }
+    assert_eq!(stage.counts[&DropReason::RecordsTooFast], MAX_RECORDS as u64, "a message goes whole");
+    let next = facts(1, 1, 2, version(2));
+    stage.counted(next.clone(), DropReason::RecordsTooFast);
+    stage.event(Event::Heard(id(2), &facts(2, 2, 1, version(1))));
+    assert!(stage.mesh.facts().get(id(2)).is_some(), "the third member is heard as ever");
+    stage.now += 10 * MS;
+    stage.hear(next);
+    assert_eq!(stage.mesh.facts().get(id(1)).unwrap().head.version.boot, 2, "a second has 1000 of them");
+}
+
+#[test]
+fn prunes_and_listings_change_nothing_that_is_believed() {
+    let mut stage = Stage::new();
+    stage.hear(facts(1, 1, 1, version(1)));
+    let root = stage.mesh.sums.root();
+    let own = Id { key: RecordKey::Facts(id(0)), rank: (u64::MAX, u64::MAX), mark: 1 };
+    let every: Vec<u8> = (0..=255).collect();
+    for _ in 0..100 {
+        stage.hear(Gossip::Prune);
+        stage.hear(Gossip::Branches(vec![1; 16]));
+        stage.hear(Gossip::Leaves((0..16).map(|n| (n * 17, vec![n.into(); 16])).collect()));
+        stage.hear(Gossip::Listing { leaves: every.clone(), ids: Vec::new() });
+        stage.hear(Gossip::Listing { leaves: vec![3, 3], ids: vec![own.clone(); 100] });
+    }
+    assert_eq!(stage.mesh.sums.root(), root);
+    assert!(stage.counts.contains_key(&DropReason::QuestionsTooFast), "{:?}", stage.counts);
+    let whole = |g: &Gossip| matches!(g, Gossip::Answer(r) | Gossip::Push(r) if !r.is_empty());
+    let sent = stage.sent.iter().filter(|(to, g)| *to == id(1) && whole(g)).count();
+    assert!(sent < 250, "{sent} messages of records for 500 questions");
+    stage.sent.clear();
+    stage.event(Event::Say(&[Item::Version("new".into())]));
+    stage.now += 2000 * MS;
+    stage.event(Event::Tick);
+    assert!(stage.sent.iter().any(|(to, _)| *to == id(2)), "the others hear of news: {:?}", stage.sent);
+}
+
+#[test]
 fn a_delta_that_does_not_hash_is_asked_for_whole() {
     let mut stage = Stage::new();
     stage.hear(facts(1, 1, 1, version(1)));
