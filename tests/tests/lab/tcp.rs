@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 /// UDP is blocked, or passes again; traffic must go on, and by the other, within this.
-const SWITCHED: f64 = 5.0;
+const SWITCHED: Duration = Duration::from_secs(5);
 /// What a path is measured for.
 const LOAD_SECONDS: u64 = 3;
 
@@ -52,8 +52,8 @@ fn blocked_udp_is_replaced_by_tcp_and_taken_up_again() {
     let mut beat = a.traffic_daemon(&["tcp-beat", &b.v4, "7003", "25"]);
     lab.block_udp("h1", "h2").unwrap();
     let blocked = Instant::now();
-    eventually("over TCP", deadline(SWITCHED), || via(h1, "tcp") && via(h2, "tcp"));
-    eventually("ping over TCP", deadline(SWITCHED), || a.pings(&b.v4));
+    eventually("over TCP", SWITCHED, || via(h1, "tcp") && via(h2, "tcp"));
+    eventually("ping over TCP", SWITCHED, || a.pings(&b.v4));
     println!("traffic over TCP {:.1} s after UDP was blocked", blocked.elapsed().as_secs_f64());
     println!("{}", h1.exec(["weft", "links"]).stdout);
     let tcp = throughput(&a, &b, "7004");
@@ -63,7 +63,7 @@ fn blocked_udp_is_replaced_by_tcp_and_taken_up_again() {
     transfers.push(transfer("7005"));
     lab.mend("h1", "h2").unwrap();
     let mended = Instant::now();
-    eventually("back on UDP", deadline(SWITCHED), || via(h1, "udp") && via(h2, "udp"));
+    eventually("back on UDP", SWITCHED, || via(h1, "udp") && via(h2, "udp"));
     println!("back on UDP {:.1} s after it passes", mended.elapsed().as_secs_f64());
     assert!(a.pings(&b.v4));
     for (mut source, mut sink) in transfers {
@@ -88,7 +88,7 @@ fn a_host_joins_and_stays_where_udp_is_blocked() {
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
-    eventually("ping", deadline(SWITCHED), || a.pings(&b.v4));
+    eventually("ping", SWITCHED, || a.pings(&b.v4));
     assert!(via(h1, "tcp") && via(h2, "tcp"), "{}", h1.exec(["weft", "links"]).stdout);
     assert!(h2.exec(["weft", "doctor"]).stdout.contains("UDP and TCP port"), "the doctor knows both");
 }
@@ -106,7 +106,7 @@ fn strangers_at_the_tcp_port_are_counted_and_change_nothing() {
     let b = Container::run(h2, "beta", "app", &[]);
     eventually("ping", Duration::from_secs(5), || a.pings(&b.v4));
     lab.block_udp("h1", "h2").unwrap();
-    eventually("over TCP", deadline(SWITCHED), || via(h1, "tcp") && via(h2, "tcp"));
+    eventually("over TCP", SWITCHED, || via(h1, "tcp") && via(h2, "tcp"));
 
     let stranger = env!("CARGO_BIN_EXE_stranger");
     let target = h1.addr().to_string();
