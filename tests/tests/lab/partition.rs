@@ -7,6 +7,8 @@ use serde_json::Value;
 use weft_lab::{Host, Lab, Mesh};
 
 use crate::fixture::{Container, eventually};
+use crate::flow::{CHANGED, Flow, way};
+use crate::second_signer::{KEY, PASSPHRASE, carry_the_key};
 
 /// A death is known everywhere within this (seconds).
 const KNOWN: f64 = 5.0;
@@ -81,6 +83,70 @@ fn halves_that_never_met_agree_when_a_link_comes_up() {
         lab.mend(a, b).unwrap();
     }
     eventually("frames pass", Duration::from_secs_f64(AGREED), || containers[0].pings(&containers[3].v4));
+}
+
+#[test]
+fn halves_whose_hosts_joined_apart_agree_when_a_link_comes_up() {
+    if weft_lab::skip() {
+        return;
+    }
+    let lab = Lab::builder().hosts(4).up().unwrap();
+    let mut mesh = Mesh::up(&lab, &[]).unwrap();
+    let [h1, h2, h3, h4] = ["h1", "h2", "h3", "h4"].map(|name| lab.host(name));
+    carry_the_key(h1, h3);
+    mesh.daemons()[2].signal(weft_lab::Signal::TERM);
+    assert!(mesh.daemons()[2].wait(Duration::from_secs(10)).is_some());
+    h3.run(["weft", "mesh", "key", "import", KEY, "--passphrase-file", PASSPHRASE]).unwrap();
+    mesh.restart("h3").unwrap();
+    mesh.wait_ready().unwrap();
+    for (host, at) in [(h2, 1), (h4, 3)] {
+        host.run(["weft", "leave"]).unwrap();
+        eventually("its daemon ends", Duration::from_secs(10), || mesh.daemons()[at].ended().is_some());
+    }
+    for (a, b) in [("h1", "h3"), ("h1", "h4"), ("h2", "h3"), ("h2", "h4")] {
+        lab.cut(a, b).unwrap();
+    }
+    eventually("the signers are apart", Duration::from_secs(10), || {
+        [(h1, "h3"), (h3, "h1")].iter().all(|(host, other)| reachable(host).get(*other) == Some(&false))
+    });
+    // Each signer admits a host that the other half has never heard of.
+    for (signer, host, name) in [(h1, h2, "left"), (h3, h4, "right")] {
+        let token = signer.run(["weft", "token", "new", "--quiet"]).unwrap();
+        let at = signer.addr().to_string();
+        host.run(["weft", "join", &at, "--token", token.trim(), "--name", name]).unwrap();
+        mesh.restart(host.name()).unwrap();
+    }
+    let knows =
+        |host: &Host, names: &[&str]| reachable(host).keys().map(String::as_str).eq(names.iter().copied());
+    eventually("each half has its own", Duration::from_secs(10), || {
+        knows(h2, &["h1", "h3", "left"]) && knows(h4, &["h1", "h3", "right"])
+    });
+
+    lab.mend("h1", "h3").unwrap();
+    let all = ["h1", "h3", "left", "right"];
+    let met = |host: &Host| knows(host, &all) && reachable(host).values().all(|yes| *yes);
+    let took = eventually("everybody reaches everybody", Duration::from_secs_f64(AGREED), || {
+        lab.hosts().iter().all(met)
+    });
+    println!("halves whose hosts joined apart agree {:.2} s after a link came up", took.as_secs_f64());
+    // `left` and `right` have two hosts between them.
+    mesh.network(&["app"]).unwrap();
+    let a = Container::run(h2, "alpha", "app", &[]);
+    let b = Container::run(h4, "beta", "app", &[]);
+    eventually("ping through two hosts", Duration::from_secs_f64(AGREED), || {
+        a.pings(&b.v4) && b.pings(&a.v4)
+    });
+    let flow = Flow::start(&a, &b, &b.v4, "7001", "0123456789abcdef");
+    println!("{}{}", h2.run(["weft", "hosts"]).unwrap(), h2.run(["weft", "links"]).unwrap());
+    lab.mend("h2", "h4").unwrap();
+    let direct = || {
+        let by = |host, other| way(host, other).as_deref() == Some("udp");
+        by(h2, "right") && by(h4, "left")
+    };
+    let took = eventually("directly", CHANGED, direct);
+    println!("direct {:.1} s after their link came up", took.as_secs_f64());
+    flow.goes_on("it goes on directly");
+    flow.finish();
 }
 
 /// Whether each host is reachable, as this one sees it; nothing while its daemon does not answer.

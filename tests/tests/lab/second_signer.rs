@@ -7,8 +7,8 @@ use weft_lab::{Host, Lab, Mesh};
 
 use crate::fixture::{Container, eventually};
 
-const PASSPHRASE: &str = "/run/passphrase";
-const KEY: &str = "/run/mesh.key";
+pub const PASSPHRASE: &str = "/run/passphrase";
+pub const KEY: &str = "/run/mesh.key";
 
 #[test]
 fn hosts_join_and_go_while_the_founder_is_away() {
@@ -72,7 +72,7 @@ fn hosts_join_and_go_while_the_founder_is_away() {
 }
 
 /// The file and its passphrase, as a person would carry them.
-fn carry_the_key(from: &Host, to: &Host) {
+pub fn carry_the_key(from: &Host, to: &Host) {
     for host in [from, to] {
         host.feed(["sh", "-c", "cat > /run/passphrase"], b"correct horse battery\n").unwrap();
     }

@@ -17,6 +17,8 @@ const USAGE: &str = "usage: traffic SUBCOMMAND
   tcp-sink ADDR PORT                  takes one connection, prints bytes and SHA-256
   tcp-source ADDR PORT BYTES          sends that much, prints bytes and SHA-256
   tcp-load ADDR PORT SECONDS          sends as fast as it goes for so long; prints bytes
+  tcp-flow ADDR PORT FILE TEXT        sends TEXT over and over until FILE exists; prints bytes and SHA-256
+  tcp-drain ADDR PORT                 takes one connection, prints pauses of more than 200 ms, then bytes and SHA-256
   tcp-serve ADDR PORT                 echoes one byte of each connection until killed
   tcp-short ADDR PORT COUNT           that many connections, one after the other on 8 threads
   tcp-beat ADDR PORT SECONDS          one byte each 50 ms over one connection, reconnecting; prints the longest gap
@@ -47,6 +49,8 @@ fn run(args: &[&str]) -> Outcome {
         ["tcp-sink", addr, port] => tcp::sink(at(addr, port)?),
         ["tcp-source", addr, port, bytes] => tcp::source(at(addr, port)?, bytes.parse()?),
         ["tcp-load", addr, port, seconds] => tcp::load(at(addr, port)?, seconds.parse()?),
+        ["tcp-flow", addr, port, file, text] => tcp::flow(at(addr, port)?, file, text),
+        ["tcp-drain", addr, port] => tcp::drain(at(addr, port)?),
         ["tcp-serve", addr, port] => tcp::serve(at(addr, port)?),
         ["tcp-short", addr, port, count] => tcp::short(at(addr, port)?, count.parse()?),
         ["tcp-beat", addr, port, seconds] => tcp::beat(at(addr, port)?, seconds.parse()?),

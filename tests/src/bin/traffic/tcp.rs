@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,30 @@ use aws_lc_rs::digest::{Context, SHA256};
 use crate::Outcome;
 
 const CHUNK: usize = 256 * 1024;
+/// Pauses of a flow that are longer are told.
+const PAUSE: Duration = Duration::from_millis(200);
 
 pub fn sink(at: SocketAddr) -> Outcome {
+    take(at, |_| {})
+}
+
+pub fn drain(at: SocketAddr) -> Outcome {
+    let pause = |took: Duration| println!("paused {} ms", took.as_millis());
+    take(at, |took| {
+        if took > PAUSE {
+            pause(took)
+        }
+    })
+}
+
+/// Takes one connection; is told how long each read took.
+fn take(at: SocketAddr, read: impl Fn(Duration)) -> Outcome {
     let (mut stream, _) = TcpListener::bind(at)?.accept()?;
     let (mut hash, mut total, mut buffer) = (Context::new(&SHA256), 0, vec![0; CHUNK]);
     loop {
+        let begun = Instant::now();
         let len = stream.read(&mut buffer)?;
+        read(begun.elapsed());
         if len == 0 {
             return report(total, hash);
         }
@@ -41,6 +60,18 @@ pub fn source(to: SocketAddr, bytes: u64) -> Outcome {
         left -= len as u64;
     }
     report(bytes, hash)
+}
+
+pub fn flow(to: SocketAddr, file: &str, text: &str) -> Outcome {
+    let mut stream = connect(to, Duration::from_secs(10))?;
+    let (mut hash, mut total) = (Context::new(&SHA256), 0);
+    let chunk = text.repeat(CHUNK / text.len());
+    while !Path::new(file).exists() {
+        stream.write_all(chunk.as_bytes())?;
+        hash.update(chunk.as_bytes());
+        total += chunk.len() as u64;
+    }
+    report(total, hash)
 }
 
 pub fn load(to: SocketAddr, seconds: u64) -> Outcome {
