@@ -32,7 +32,7 @@ pub(super) struct Standing {
 pub(super) struct Choice {
     me: HostId,
     /// By rendezvous hash.
-    order: BTreeSet<(u64, HostId)>,
+    order: Vec<(u64, HostId)>,
     /// Chosen, no link yet.
     awaited: BTreeMap<HostId, Duration>,
     passed_over: BTreeMap<HostId, Duration>,
@@ -44,7 +44,7 @@ impl Choice {
     pub(super) fn new(me: HostId) -> Self {
         Self {
             me,
-            order: BTreeSet::new(),
+            order: Vec::new(),
             awaited: BTreeMap::new(),
             passed_over: BTreeMap::new(),
             tried: BTreeMap::new(),
@@ -56,6 +56,7 @@ impl Choice {
     pub(super) fn set_members(&mut self, members: &BTreeSet<HostId>) {
         let others = members.iter().filter(|h| **h != self.me);
         self.order = others.map(|h| (rendezvous(self.me, *h), *h)).collect();
+        self.order.sort_unstable();
         self.awaited.retain(|h, _| members.contains(h));
         self.passed_over.retain(|h, _| members.contains(h));
         self.tried.retain(|h, _| members.contains(h));
@@ -71,19 +72,20 @@ impl Choice {
         self.passed_over.remove(&host);
     }
 
-    /// Whom to keep a link with. `random` is fresh for each call.
+    /// Whom to keep a link with. `random` is fresh for each call; so many members are reachable.
     pub(super) fn choose(
         &mut self,
         now: Duration,
         limits: &Limits,
         random: u64,
+        reachable: usize,
         standing: impl Fn(HostId) -> Standing,
     ) -> BTreeSet<HostId> {
         if self.everybody(limits) {
             return self.order.iter().map(|(_, h)| *h).collect();
         }
         self.passed_over.retain(|_, until| *until > now);
-        self.try_one(now, random, &standing);
+        self.try_one(now, random, reachable, &standing);
         let mut chosen = BTreeSet::new();
         for (_, host) in &self.order {
             if chosen.len() >= limits.choices {
@@ -121,12 +123,21 @@ impl Choice {
         self.order.len() < limits.everybody
     }
 
-    fn try_one(&mut self, now: Duration, random: u64, standing: &impl Fn(HostId) -> Standing) {
+    fn try_one(
+        &mut self,
+        now: Duration,
+        random: u64,
+        reachable: usize,
+        standing: &impl Fn(HostId) -> Standing,
+    ) {
         self.tried.retain(|_, until| *until > now);
         if now < self.next_try {
             return;
         }
         self.next_try = now + TRY_EVERY;
+        if reachable >= self.order.len() {
+            return;
+        }
         let lost = |host: HostId| {
             let is = standing(host);
             !is.reachable && is.dialable
@@ -137,12 +148,12 @@ impl Choice {
         if let Some(host) = oldest.map(|(h, _)| *h).filter(|_| unanswered >= 4) {
             self.tried.remove(&host);
         }
-        let unreachable: Vec<HostId> =
-            self.order.iter().map(|(_, h)| *h).filter(|h| lost(*h) && !self.tried.contains_key(h)).collect();
-        if let Ok(len) = u64::try_from(unreachable.len())
-            && let Some(at) = random.checked_rem(len).and_then(|at| usize::try_from(at).ok())
-        {
-            self.tried.insert(unreachable[at], now + TRY_FOR);
+        let (len, tried) = (self.order.len(), &self.tried);
+        let first =
+            random.checked_rem(len as u64).and_then(|at| usize::try_from(at).ok()).unwrap_or_default();
+        let mut others = self.order.iter().cycle().skip(first).take(len).map(|(_, h)| *h);
+        if let Some(host) = others.find(|h| lost(*h) && !tried.contains_key(h)) {
+            self.tried.insert(host, now + TRY_FOR);
         }
     }
 }
@@ -179,9 +190,9 @@ mod tests {
     fn a_small_mesh_is_full() {
         let mut choice = Choice::new(host(0));
         choice.set_members(&members(32));
-        assert_eq!(choice.choose(Duration::ZERO, &LIMITS, 0, |_| AWAY).len(), 31);
+        assert_eq!(choice.choose(Duration::ZERO, &LIMITS, 0, 0, |_| AWAY).len(), 31);
         choice.set_members(&members(33));
-        assert_eq!(choice.choose(Duration::ZERO, &LIMITS, 0, |_| UP).len(), 4);
+        assert_eq!(choice.choose(Duration::ZERO, &LIMITS, 0, 0, |_| UP).len(), 4);
     }
 
     #[test]
@@ -191,7 +202,7 @@ mod tests {
         for me in &all {
             let mut choice = Choice::new(*me);
             choice.set_members(&all);
-            for chosen in choice.choose(Duration::ZERO, &LIMITS, 0, |_| UP) {
+            for chosen in choice.choose(Duration::ZERO, &LIMITS, 0, 0, |_| UP) {
                 *degree.entry(*me).or_default() += 1;
                 *degree.entry(chosen).or_default() += 1;
             }
@@ -205,12 +216,12 @@ mod tests {
     fn who_cannot_be_reached_is_passed_over_and_tried_now_and_then() {
         let mut choice = Choice::new(host(0));
         choice.set_members(&members(100));
-        let first = choice.choose(Duration::ZERO, &LIMITS, 0, |_| UP);
+        let first = choice.choose(Duration::ZERO, &LIMITS, 0, 0, |_| UP);
         let gone = *first.first().unwrap();
         let standing = |h: HostId| if h == gone { AWAY } else { UP };
         let (mut dialled, mut kept) = (0, 0);
         for second in 0..50 {
-            let chosen = choice.choose(Duration::from_secs(second), &LIMITS, second, standing);
+            let chosen = choice.choose(Duration::from_secs(second), &LIMITS, second, 98, standing);
             dialled += usize::from(chosen.contains(&gone));
             let others: Vec<_> = chosen.iter().filter(|h| **h != gone).collect();
             kept += usize::from(others.len() == 4);

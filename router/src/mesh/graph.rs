@@ -21,44 +21,51 @@ pub fn ways(
     facts: &Facts,
     roster: &Roster,
 ) -> BTreeMap<HostId, HostId> {
-    let mut ways = BTreeMap::new();
+    let others = facts.records().filter(|(host, _)| *host != me && roster.member(*host).is_some());
+    let nodes: Vec<Node<'_>> = others.map(|(host, said)| Node { host, links: &said.links }).collect();
+    let find = |host: HostId| nodes.binary_search_by_key(&host, |node| node.host).ok();
+    let mut hops: Vec<Option<HostId>> = vec![None; nodes.len()];
+    let mut settled = vec![false; nodes.len()];
     let mut queue = BinaryHeap::new();
+    let mut ways = BTreeMap::new();
     // Own links come first, whatever they cost: a host with a link is its own first hop.
     for (host, claim) in links.iter().filter(|(h, _)| **h != me && roster.member(**h).is_some()) {
         ways.insert(*host, *host);
-        queue.push(Reverse((cost(claim), *host, *host)));
+        if let Some(at) = find(*host) {
+            hops[at] = Some(*host);
+            queue.push(Reverse((cost(claim), *host, at)));
+        }
     }
-    let mut settled = BTreeMap::new();
-    while let Some(Reverse((far, hop, host))) = queue.pop() {
-        if settled.contains_key(&host) {
+    while let Some(Reverse((far, hop, at))) = queue.pop() {
+        if std::mem::replace(&mut settled[at], true) {
             continue;
         }
-        settled.insert(host, far);
-        ways.entry(host).or_insert(hop);
-        for (next, claim) in confirmed(host, facts) {
-            if next != me && !settled.contains_key(&next) && roster.member(next).is_some() {
-                queue.push(Reverse((far + cost(&claim), hop, next)));
-            }
+        hops[at].get_or_insert(hop);
+        let host = nodes[at].host;
+        for claim in nodes[at].links {
+            let Some(next) = find(claim.host).filter(|next| !settled[*next]) else { continue };
+            // Both ends claim it; the worse of their measures counts.
+            let Some(back) = nodes[next].links.iter().find(|c| c.host == host) else { continue };
+            let rtt_us = claim.rtt_us.max(back.rtt_us);
+            let loss_percent = claim.loss_percent.max(back.loss_percent);
+            queue.push(Reverse((far + cost(&Claim { host, rtt_us, loss_percent }), hop, next)));
         }
     }
+    let found = nodes.iter().zip(hops).filter_map(|(node, hop)| Some((node.host, hop?)));
+    ways.extend(found);
     ways
+}
+
+/// A host and the links that it claims.
+struct Node<'a> {
+    host: HostId,
+    links: &'a [Claim],
 }
 
 /// The members without a link of their own to us, and the first hop towards each (PROTOCOL 5).
 #[must_use]
 pub fn routes(ways: &BTreeMap<HostId, HostId>) -> BTreeMap<HostId, HostId> {
     ways.iter().filter(|(host, hop)| host != hop).map(|(host, hop)| (*host, *hop)).collect()
-}
-
-/// The links of a host that the other end claims too; the worse of both ends' measures.
-fn confirmed(host: HostId, facts: &Facts) -> impl Iterator<Item = (HostId, Claim)> {
-    let claims = facts.get(host).map_or(&[][..], |said| &said.links);
-    claims.iter().filter_map(move |claim| {
-        let back = facts.get(claim.host)?.links.iter().find(|c| c.host == host)?;
-        let rtt_us = claim.rtt_us.max(back.rtt_us);
-        let loss_percent = claim.loss_percent.max(back.loss_percent);
-        Some((claim.host, Claim { host: claim.host, rtt_us, loss_percent }))
-    })
 }
 
 fn cost(claim: &Claim) -> u64 {

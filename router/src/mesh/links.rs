@@ -152,10 +152,10 @@ impl Mesh {
         }
         let random = self.draw();
         let mut choice = std::mem::replace(&mut self.choice, super::choice::Choice::new(self.me));
-        let chosen = choice.choose(now, &self.limits, random, |host| Standing {
+        let chosen = choice.choose(now, &self.limits, random, self.ways.len(), |host| Standing {
             up: self.ties.get(&host).is_some_and(|t| t.up && t.connected),
             reachable: self.ways.contains_key(&host),
-            dialable: !self.addresses(host).is_empty(),
+            dialable: self.places(host).next().is_some(),
         });
         self.choose_at = choice.next(&self.limits);
         self.choice = choice;

@@ -302,14 +302,24 @@ impl Mesh {
     /// Where a host may be reached: as given here, as it says itself, as the controller says.
     #[must_use]
     pub fn addresses(&self, host: HostId) -> Vec<SocketAddr> {
-        let given = self.hints.iter().filter(|(h, _)| *h == host).map(|(_, a)| *a);
+        self.places(host).collect()
+    }
+
+    pub(super) fn places(&self, host: HostId) -> impl Iterator<Item = SocketAddr> {
+        let given = self.hints.iter().filter(move |(h, _)| *h == host).map(|(_, a)| *a);
         let said = self.facts.get(host).into_iter().flat_map(|s| s.addresses.iter().copied());
         let decided = match self.decisions.get(&DecisionKey::Controller).and_then(|d| d.body.as_ref()) {
-            Some(DecisionBody::Controller { host: h, addresses }) if *h == host => addresses.clone(),
-            _ => Vec::new(),
+            Some(DecisionBody::Controller { host: h, addresses }) if *h == host => &addresses[..],
+            _ => &[],
         };
         let usable = |a: &SocketAddr| a.port() != 0 && !a.ip().is_unspecified() && !a.ip().is_multicast();
-        given.chain(said).chain(decided).filter(usable).collect()
+        given.chain(said).chain(decided.iter().copied()).filter(usable)
+    }
+
+    /// A sum of all that is known: hosts that know the same have the same.
+    #[must_use]
+    pub fn root(&self) -> u64 {
+        self.sums.root()
     }
 
     /// A record of any kind.

@@ -3,7 +3,7 @@
 //!
 //! | room | decides |
 //! |---|---|
-//! | [`Sessions`] | which peer an event is about |
+//! | [`Sessions`], `peers` | which peer an event is about, which is due |
 //! | `peer` | which of a peer's connections is used, which are closed; restart, collision |
 //! | `connection` | liveness: when to probe, when it is dead |
 //! | `rekey` | fresh keys: when, who begins, when the old ones go |
@@ -27,6 +27,7 @@ mod notice;
 mod path;
 mod paths;
 mod peer;
+mod peers;
 pub mod probe;
 mod rekey;
 mod relays;
@@ -46,6 +47,7 @@ use crate::drop::DropReason;
 use indexes::Indexes;
 use notice::NoticeLimit;
 use peer::{Peer, Scene};
+use peers::{Name, Peers};
 use relays::Relays;
 
 pub use connection::{CONFIRM_INTERVAL, DOWN_AFTER, PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
@@ -265,13 +267,11 @@ pub struct Sessions {
     indexes: Indexes,
     connections: u64,
     started: bool,
-    peers: BTreeMap<HostId, Peer>,
+    peers: Peers,
     /// Sessions with these are kept; nothing: with everybody.
     kept: Option<BTreeSet<HostId>>,
     notices: NoticeLimit,
     relays: Relays,
-    /// Dials through relays that are unfinished, of all peers, as of the last tick.
-    relay_dials: usize,
 }
 
 impl Sessions {
@@ -286,11 +286,10 @@ impl Sessions {
             indexes: Indexes::new(seed),
             connections: 0,
             started: false,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             kept: None,
             notices: NoticeLimit::default(),
             relays: Relays::default(),
-            relay_dials: 0,
         }
     }
 
@@ -319,21 +318,21 @@ impl Sessions {
                 self.with_owner(now, actions, id, |peer, scene| peer.lost(scene, id, why));
             }
             Event::Probe(index, path, body) => {
-                let owner = self.owner(|c| c.epochs.opens(index));
+                let owner = self.peers.named(Name::Ours(index));
                 self.with(now, actions, owner, |peer, scene| {
                     peer.proven(scene, index);
                     peer.probed(scene, index, path, body);
                 });
             }
             Event::Moved(index, from, len) => {
-                let owner = self.owner(|c| c.epochs.opens(index));
+                let owner = self.peers.named(Name::Ours(index));
                 self.with(now, actions, owner, |peer, scene| peer.moved(scene, Path::Udp(from), len));
             }
             Event::Routes(routes) => self.relays.set_routes(routes),
-            Event::Keep(hosts) => self.keep(now, hosts),
+            Event::Keep(hosts) => self.keep(now, hosts, actions),
             Event::Wanted(host) => self.want(now, host, actions),
             Event::FirstAuthentic(index) => {
-                let owner = self.owner(|c| c.epochs.opens(index));
+                let owner = self.peers.named(Name::Ours(index));
                 self.with(now, actions, owner, |peer, scene| {
                     peer.heard(scene, index);
                     peer.proven(scene, index);
@@ -348,7 +347,7 @@ impl Sessions {
                 });
             }
             Event::Notice(index) => {
-                let owner = self.owner(|c| c.theirs == Some(index));
+                let owner = self.peers.named(Name::Theirs(index));
                 match owner {
                     Some(host) => {
                         self.with_peer(now, actions, host, |peer, scene| peer.notice(scene, index));
@@ -357,26 +356,30 @@ impl Sessions {
                 }
             }
             Event::Worn(index) => {
-                let owner = self.owner(|c| c.theirs == Some(index));
+                let owner = self.peers.named(Name::Theirs(index));
                 self.with(now, actions, owner, |peer, _| peer.worn(index));
             }
             Event::StreamOpened(host, address, stream) => {
                 self.with_peer(now, actions, host, |peer, scene| peer.stream_opened(scene, address, stream));
             }
             Event::StreamEnded(stream) => {
-                let hosts: Vec<HostId> = self.peers.keys().copied().collect();
-                for host in hosts {
+                let goes_by = self.peers.iter().filter(|p| p.goes_by(stream)).map(|p| p.host);
+                for host in goes_by.collect::<Vec<_>>() {
                     self.with_peer(now, actions, host, |peer, scene| peer.stream_ended(scene, stream));
                 }
             }
             Event::LaneWanted(index, lane) => {
-                let owner = self.owner(|c| c.theirs == Some(index));
+                let owner = self.peers.named(Name::Theirs(index));
                 self.with(now, actions, owner, |peer, scene| peer.lane_wanted(scene, index, lane));
             }
             Event::Rekey(id, said) => {
                 self.with_owner(now, actions, id, |peer, scene| peer.rekey(scene, id, said));
             }
-            Event::RekeyAll => self.peers.values_mut().for_each(Peer::want_fresh_keys),
+            Event::RekeyAll => {
+                for host in self.peers.hosts().collect::<Vec<_>>() {
+                    self.peers.change(host, |peer, _| peer.want_fresh_keys());
+                }
+            }
         }
         self.tick(now, actions);
     }
@@ -384,32 +387,33 @@ impl Sessions {
     /// When [`Event::Tick`] is due if nothing else happens before.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
-        self.peers.values().filter_map(Peer::next_wake).min()
+        self.peers.next_wake()
     }
 
     /// Every peer.
     pub fn links(&self) -> impl Iterator<Item = LinkView> {
-        self.peers.values().map(Peer::view)
+        self.peers.iter().map(Peer::view)
+    }
+
+    /// One peer.
+    #[must_use]
+    pub fn link(&self, host: HostId) -> Option<LinkView> {
+        self.peers.get(host).map(Peer::view)
     }
 
     /// The connection that a peer's frames go by.
     #[must_use]
     pub fn used(&self, host: HostId) -> Option<ConnectionId> {
-        self.peers.get(&host).and_then(|p| p.used)
+        self.peers.get(host).and_then(|p| p.used)
     }
 
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.end_idle(now, actions);
-        let due: Vec<HostId> = self
-            .peers
-            .values()
-            .filter(|p| p.next_wake().is_some_and(|at| at <= now))
-            .map(|p| p.host)
-            .collect();
-        self.relay_dials = self.peers.values().map(Peer::relay_dials).sum();
-        for host in due {
+        for host in self.peers.due(now) {
             let relays = self.relays.of(now, host);
             self.with_peer(now, actions, host, |peer, scene| {
+                if peer.is_idle(now) {
+                    peer.end_all(scene, Why::Idle);
+                }
                 peer.set_relays(scene, relays);
                 peer.tick(scene);
             });
@@ -417,15 +421,14 @@ impl Sessions {
         self.update_relays(now, actions);
     }
 
-    /// Whoever is linked directly may relay; who goes by one that is not any more must know at once.
+    /// Whoever is linked directly may relay; who goes by one that is not any more must know at once. Who is not needed is told
+    /// when it is.
     fn update_relays(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let neighbours = self.peers.values().filter(|p| p.is_neighbour()).map(|p| p.host);
-        if !self.relays.set_neighbours(neighbours) {
-            return;
-        }
-        let hosts: Vec<HostId> = self.peers.keys().copied().collect();
-        let neighbours = self.relays.neighbours().clone();
-        for host in hosts {
+        let Some(neighbours) = self.peers.new_neighbours() else { return };
+        let neighbours = neighbours.clone();
+        self.relays.set_neighbours(neighbours.clone());
+        let needed = self.peers.iter().filter(|p| p.need.holds(now) || !p.connections.is_empty());
+        for host in needed.map(|p| p.host).collect::<Vec<_>>() {
             let relays = self.relays.of(now, host);
             self.with_peer(now, actions, host, |peer, scene| {
                 peer.keep_relays(scene, &neighbours);
@@ -435,25 +438,23 @@ impl Sessions {
     }
 
     fn members(&mut self, now: Duration, members: &BTreeSet<HostId>, actions: &mut Vec<Action>) {
-        let gone: Vec<HostId> = self.peers.keys().filter(|h| !members.contains(h)).copied().collect();
+        let gone: Vec<HostId> = self.peers.hosts().filter(|h| !members.contains(h)).collect();
         for host in gone {
             self.with_peer(now, actions, host, |peer, scene| peer.end_all(scene, Why::NotAMember));
-            self.peers.remove(&host);
+            self.peers.remove(host);
         }
-        for host in members.iter().filter(|h| **h != self.me) {
-            let started = self.started;
-            self.peers.entry(*host).or_insert_with(|| Peer::new(now, *host, started));
-        }
-        if let Some(kept) = self.kept.take() {
-            self.keep(now, &kept);
+        let new = members.iter().filter(|h| **h != self.me && self.peers.get(**h).is_none());
+        for host in new.copied().collect::<Vec<_>>() {
+            let kept = self.kept.as_ref().is_none_or(|kept| kept.contains(&host));
+            self.peers.add(Peer::new(now, host, self.started, kept));
         }
         self.started = true;
     }
 
     /// A dial for one host that reached another is the other's connection.
     fn reached(&mut self, now: Duration, id: ConnectionId, host: HostId, actions: &mut Vec<Action>) {
-        let meant = self.owner(|c| c.id == id);
-        let dial = meant.and_then(|m| self.peers.get_mut(&m)).and_then(|p| p.take_dial(id));
+        let meant = self.peers.named(Name::Connection(id));
+        let dial = meant.and_then(|m| self.peers.change(m, |peer, _| peer.take_dial(id))).flatten();
         match dial {
             Some((path, replaces)) => {
                 let replaces = replaces && meant == Some(host);
@@ -474,7 +475,7 @@ impl Sessions {
     ) {
         let refusal = if host == self.me {
             Some((Why::Itself, DropReason::DialledItself))
-        } else if !self.peers.contains_key(&host) {
+        } else if self.peers.get(host).is_none() {
             Some((Why::NotAMember, DropReason::NotAMember))
         } else {
             None
@@ -487,10 +488,6 @@ impl Sessions {
         self.with_peer(now, actions, host, |peer, scene| peer.greet(scene, id, path, dialled, index));
     }
 
-    fn owner(&self, is_it: impl Fn(&connection::Connection) -> bool) -> Option<HostId> {
-        self.peers.values().find(|p| p.connections.iter().any(&is_it)).map(|p| p.host)
-    }
-
     fn with_owner(
         &mut self,
         now: Duration,
@@ -498,7 +495,7 @@ impl Sessions {
         id: ConnectionId,
         act: impl FnOnce(&mut Peer, &mut Scene<'_>),
     ) {
-        let owner = self.owner(|c| c.id == id);
+        let owner = self.peers.named(Name::Connection(id));
         self.with(now, actions, owner, act);
     }
 
@@ -521,20 +518,21 @@ impl Sessions {
         host: HostId,
         act: impl FnOnce(&mut Peer, &mut Scene<'_>),
     ) {
-        let Some(peer) = self.peers.get_mut(&host) else { return };
         let [a, b, c, d, e, f, g, h, ..] = self.seed;
-        let mut scene = Scene {
-            now,
-            lower: self.me < host,
-            boot: self.boot,
-            cipher: self.cipher,
-            jitter: dialling::Jitter { seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]), host },
-            connections: &mut self.connections,
-            relay_dials: &mut self.relay_dials,
-            indexes: &mut self.indexes,
-            actions,
-        };
-        act(peer, &mut scene);
+        self.peers.change(host, |peer, relay_dials| {
+            let mut scene = Scene {
+                now,
+                lower: self.me < host,
+                boot: self.boot,
+                cipher: self.cipher,
+                jitter: dialling::Jitter { seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]), host },
+                connections: &mut self.connections,
+                relay_dials,
+                indexes: &mut self.indexes,
+                actions,
+            };
+            act(peer, &mut scene);
+        });
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use weft_api::id::HostId;
 
-use super::{Action, Sessions, Why};
+use super::peer::{Peer, Scene};
+use super::{Action, Path, Sessions};
 use crate::drop::DropReason;
 
 /// A session that nothing keeps ends after so long without a frame.
@@ -20,13 +21,11 @@ pub(super) struct Need {
     until: Duration,
 }
 
-impl Default for Need {
-    fn default() -> Self {
-        Self { kept: true, until: Duration::ZERO }
-    }
-}
-
 impl Need {
+    pub(super) fn new(kept: bool) -> Self {
+        Self { kept, until: Duration::ZERO }
+    }
+
     pub(super) fn holds(&self, now: Duration) -> bool {
         self.kept || now < self.until
     }
@@ -48,40 +47,51 @@ impl Need {
 
 impl Sessions {
     /// Sessions with these hosts are kept; the others may end.
-    pub(super) fn keep(&mut self, now: Duration, hosts: &BTreeSet<HostId>) {
-        self.kept = Some(hosts.clone());
-        for peer in self.peers.values_mut() {
-            let keep = hosts.contains(&peer.host);
-            if peer.need.kept && !keep {
-                peer.need.use_it(now); // Whatever is under way may still need it.
-                if peer.connections.is_empty() {
-                    peer.need.until = now;
+    pub(super) fn keep(&mut self, now: Duration, hosts: &BTreeSet<HostId>, actions: &mut Vec<Action>) {
+        let before = self.kept.replace(hosts.clone());
+        let changed: Vec<HostId> = match before {
+            Some(before) => before.symmetric_difference(hosts).copied().collect(),
+            None => self.peers.hosts().filter(|host| !hosts.contains(host)).collect(),
+        };
+        for host in changed {
+            let relays = self.relays.of(now, host);
+            let keep = hosts.contains(&host);
+            self.with_peer(now, actions, host, |peer, scene| {
+                if keep && !peer.need.holds(now) {
+                    peer.begin(scene, relays);
+                } else if !keep {
+                    peer.need.use_it(now); // Whatever is under way may still need it.
+                    if peer.connections.is_empty() {
+                        peer.need.until = now;
+                    }
                 }
-            } else if keep && !peer.need.holds(now) {
-                peer.dialling.restart(now);
-            }
-            peer.need.kept = keep;
+                peer.need.kept = keep;
+            });
         }
     }
 
     /// Frames go to the host, or wait to.
     pub(super) fn want(&mut self, now: Duration, host: HostId, actions: &mut Vec<Action>) {
-        let on_demand = self.peers.values().filter(|p| p.need.on_demand(now)).count();
-        let Some(peer) = self.peers.get_mut(&host) else { return };
-        if !peer.need.holds(now) {
-            if on_demand >= MAX_ON_DEMAND {
-                return actions.push(Action::Count(DropReason::SessionsTooMany));
+        let Some(peer) = self.peers.get(host) else { return };
+        let begins = !peer.need.holds(now);
+        let on_demand = || self.peers.iter().filter(|p| p.need.on_demand(now)).count();
+        if begins && on_demand() >= MAX_ON_DEMAND {
+            return actions.push(Action::Count(DropReason::SessionsTooMany));
+        }
+        let relays = self.relays.of(now, host);
+        self.with_peer(now, actions, host, |peer, scene| {
+            if begins {
+                peer.begin(scene, relays);
             }
-            peer.dialling.restart(now);
-        }
-        peer.need.use_it(now);
+            peer.need.use_it(now);
+        });
     }
+}
 
-    /// Ends what nothing needs any more.
-    pub(super) fn end_idle(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let idle = self.peers.values().filter(|p| !p.connections.is_empty() && !p.need.holds(now));
-        for host in idle.map(|p| p.host).collect::<Vec<_>>() {
-            self.with_peer(now, actions, host, |peer, scene| peer.end_all(scene, Why::Idle));
-        }
+impl Peer {
+    /// It is needed from now on.
+    fn begin(&mut self, scene: &mut Scene<'_>, relays: Vec<Path>) {
+        self.set_relays(scene, relays);
+        self.dialling.restart(scene.now);
     }
 }

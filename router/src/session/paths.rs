@@ -129,6 +129,11 @@ impl Paths {
         }
     }
 
+    /// Whether it is one of these.
+    pub(super) fn knows(&self, path: Path) -> bool {
+        self.used == Some(path) || self.get(path).is_some()
+    }
+
     /// A stream ended; if it was in use, that is in doubt at once.
     pub(super) fn ended(&mut self, now: Duration, path: Path) {
         self.known.retain(|k| k.path != path || Some(k.path) == self.used);

@@ -12,6 +12,7 @@ use super::indexes::Indexes;
 use super::lanes::{LaneProbe, Lanes, Step};
 use super::need::Need;
 use super::paths::{Heard, Paths};
+use super::peers::Name;
 use super::streams::Streams;
 use super::{Action, ConnectionId, Hello, LinkView, Path, Why};
 use crate::drop::DropReason;
@@ -41,7 +42,8 @@ pub(super) struct Scene<'a> {
     pub cipher: Cipher,
     pub jitter: Jitter,
     pub connections: &'a mut u64,
-    pub relay_dials: &'a mut usize,
+    /// Dials through relays that are unfinished, of all peers.
+    pub relay_dials: usize,
     pub indexes: &'a mut Indexes,
     pub actions: &'a mut Vec<Action>,
 }
@@ -91,7 +93,7 @@ pub(super) struct Peer {
 
 impl Peer {
     /// `late`: it was added while we ran, so it is it that dials.
-    pub(super) fn new(now: Duration, host: HostId, late: bool) -> Self {
+    pub(super) fn new(now: Duration, host: HostId, late: bool, kept: bool) -> Self {
         let mut dialling = Dialling::default();
         dialling.restart(if late { now + POLITE } else { now });
         Self {
@@ -103,7 +105,7 @@ impl Peer {
             streams: Streams::default(),
             used: None,
             up: false,
-            need: Need::default(),
+            need: Need::new(kept),
             renew: false,
             suspicion: None,
             notices_from: Duration::ZERO,
@@ -312,6 +314,19 @@ impl Peer {
         connections.chain(rest).flatten().min()
     }
 
+    /// What it is known by.
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
+        self.connections.iter().flat_map(|c| {
+            let known = [Some(Name::Connection(c.id)), c.theirs.map(Name::Theirs)];
+            known.into_iter().flatten().chain(c.epochs.indexes().map(Name::Ours))
+        })
+    }
+
+    /// Whether its connections are there for nothing.
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
+        !self.connections.is_empty() && !self.need.holds(now)
+    }
+
     pub(super) fn view(&self) -> LinkView {
         let used = self.connections.iter().find(|c| Some(c.id) == self.used);
         let state = match used {
@@ -457,9 +472,8 @@ impl Peer {
         }
         let pending: Vec<Path> =
             self.connections.iter().filter(|c| c.stage == Stage::Dialling).map(|c| c.path).collect();
-        let relays = *scene.relay_dials < MAX_RELAY_DIALS;
+        let relays = scene.relay_dials < MAX_RELAY_DIALS;
         if let Some(path) = self.dialling.due(scene.now, &pending, relays, scene.jitter) {
-            *scene.relay_dials += usize::from(!path.is_direct());
             self.dial_along(scene, path);
         }
     }

@@ -137,6 +137,11 @@ impl Epochs {
         self.receives.iter().any(|r| r.index == index)
     }
 
+    /// The indexes that envelopes may come under.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = u32> {
+        self.receives.iter().map(|r| r.index)
+    }
+
     /// When the newest keys were made.
     pub(super) fn since(&self) -> Duration {
         self.since

@@ -83,6 +83,11 @@ impl Peer {
         self.paths.ended(scene.now, Path::Tcp(stream));
     }
 
+    /// Whether it has this stream for a path.
+    pub(super) fn goes_by(&self, stream: StreamId) -> bool {
+        self.paths.knows(Path::Tcp(stream)) || self.streams.paths().any(|path| path == Path::Tcp(stream))
+    }
+
     /// Dials through relays that are unfinished.
     pub(super) fn relay_dials(&self) -> usize {
         let relayed = |c: &&Connection| c.stage == Stage::Dialling && !c.path.is_direct();

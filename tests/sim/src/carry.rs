@@ -11,10 +11,13 @@ use weft_router::session::{Action, ConnectionId, DIAL_TIMEOUT, Event, Path, Reke
 
 use crate::host::{Opening, Sealing};
 use crate::wire::{Said, Wire};
-use crate::world::{Body, Datagram, Due, Relayed, World};
+use crate::world::{Body, Datagram, Due, Relayed, Traffic, World};
 
-/// A first packet that is not answered is sent again so soon.
+/// What is not acknowledged is sent again so soon, beside the round trip.
 const AGAIN: Duration = Duration::from_millis(150);
+/// A first packet that is not answered is sent again so soon, then after twice as long, and so on (RFC 9002 6.2.2; a third of it is
+/// the first round trip that `router/io` assumes).
+const DIAL_AGAIN: Duration = Duration::from_millis(300);
 /// Hops that a datagram may take.
 const HOPS: u8 = 8;
 /// At most so much of a stream is on its way.
@@ -60,9 +63,14 @@ impl World {
         match action {
             Action::Dial(id, peer, path) => {
                 host.peers.insert(id, (peer, path));
-                self.dial(n, id, self.now + DIAL_TIMEOUT);
+                self.dial(n, id, self.now + DIAL_TIMEOUT, DIAL_AGAIN);
             }
-            Action::Close(id, why) => self.tell(n, id, Said::Close(why)),
+            Action::Close(id, why) => {
+                if !host.wires.contains_key(&id) {
+                    host.peers.remove(&id); // A dial that nobody answered.
+                }
+                self.tell(n, id, Said::Close(why));
+            }
             Action::InstallReceive(id, _, index) => {
                 let opening =
                     Opening { connection: id, heard: false, replay: ReplayWindow::new(), newest_from: None };
@@ -102,7 +110,7 @@ impl World {
             Action::Probe(id, path, body, _) => {
                 if let Some((peer, _)) = host.peers.get(&id) {
                     let to = path.to(*peer);
-                    self.seal(n, id, to, Body::Probe(body.to_vec()));
+                    self.seal(n, id, to, Body::Probe(body));
                 }
             }
             Action::ProbeLane(..) => {}
@@ -138,14 +146,14 @@ impl World {
     }
 
     /// The dialler's first packet, again and again until it is answered.
-    pub(crate) fn dial(&mut self, n: usize, id: ConnectionId, until: Duration) {
+    pub(crate) fn dial(&mut self, n: usize, id: ConnectionId, until: Duration, again: Duration) {
         let life = self.hosts[n].life;
         if self.now >= until || self.met.contains(&(n, life, id)) {
             return;
         }
         if let Some((peer, path)) = self.hosts[n].peers.get(&id).copied() {
             self.datagram(n, path.to(peer), Datagram::Initial { dialler: n, id, life });
-            self.later(n, AGAIN, Due::Dial(id, until));
+            self.later(n, again, Due::Dial(id, until, again * 2));
         }
     }
 
@@ -216,6 +224,7 @@ impl World {
             Remote::Udp(address) => {
                 let (len, sent) = (datagram.len(), datagram.sent());
                 self.hosts[n].sent += sent as u64;
+                *self.traffic.of(&datagram) += sent as u64;
                 let Some(passage) = self.underlay.send(self.now, n, address, len) else { return };
                 for after in passage.after {
                     let arrives = Due::Arrives(Remote::Udp(passage.from), datagram.clone());
@@ -343,6 +352,21 @@ impl World {
         match body {
             Body::Probe(body) => self.session(n, Event::Probe(index, from.path(), &body)),
             Body::Frame(network, frame) => self.deliver(n, sender, network, &frame),
+        }
+    }
+}
+
+impl Traffic {
+    fn of(&mut self, datagram: &Datagram) -> &mut u64 {
+        match datagram {
+            Datagram::Envelope { body: Body::Probe(_), .. } => &mut self.probes,
+            Datagram::Stream { said: Said::Message(message, _), .. }
+                if matches!(**message, Message::Mesh(_)) =>
+            {
+                &mut self.gossip
+            }
+            Datagram::Heard { .. } => &mut self.heard,
+            _ => &mut self.rest,
         }
     }
 }

@@ -4,18 +4,21 @@
 //! | room | holds |
 //! |---|---|
 //! | [`World`] | hosts, time, what becomes due |
+//! | [`big`] | a mesh of a thousand hosts, and what it is measured by |
 //! | `host` | one host, and what its disk and its tables have |
 //! | `carry` | what `router/io` does: dials, streams, envelopes, relaying |
 //! | `wire` | one QUIC connection |
 //! | [`underlay`] | loss, delay, doubling, reordering, MTU, NATs, filters, cuts |
 //! | [`frames`] | frames between containers, and who must get them |
 
+pub mod big;
 mod carry;
 pub mod frames;
 pub mod host;
+mod queue;
 pub mod random;
 pub mod underlay;
 mod wire;
 mod world;
 
-pub use world::World;
+pub use world::{Traffic, World};

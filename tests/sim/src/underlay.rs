@@ -62,8 +62,12 @@ pub struct Underlay {
     /// As it is now.
     pub weather: Weather,
     addresses: Vec<SocketAddr>,
+    /// Who is seen at an address.
+    at: HashMap<SocketAddr, usize>,
     nats: Vec<Option<Nat>>,
     stopped: BTreeSet<(usize, usize)>,
+    /// Nothing passes between the hosts below this number and the rest.
+    split: Option<usize>,
     random: Random,
 }
 
@@ -71,9 +75,18 @@ impl Underlay {
     /// Everybody reaches everybody.
     #[must_use]
     pub fn new(hosts: usize, weather: Weather, seed: u64) -> Self {
-        let addresses = (0..hosts).map(|n| public(10, n, 6783)).collect();
+        let addresses: Vec<SocketAddr> = (0..hosts).map(|n| public(10, n, 6783)).collect();
+        let at = addresses.iter().enumerate().map(|(n, address)| (*address, n)).collect();
         let nats = (0..hosts).map(|_| None).collect();
-        Self { weather, addresses, nats, stopped: BTreeSet::new(), random: Random::new(seed) }
+        Self {
+            weather,
+            addresses,
+            at,
+            nats,
+            stopped: BTreeSet::new(),
+            split: None,
+            random: Random::new(seed),
+        }
     }
 
     /// Where a host says that it is.
@@ -84,7 +97,9 @@ impl Underlay {
 
     /// Puts a host behind a NAT of its own.
     pub fn hide(&mut self, n: usize) {
+        self.at.remove(&self.seen(n));
         self.nats[n] = Some(Nat { public: public(198, n, 40_000), open: HashMap::new() });
+        self.at.insert(self.seen(n), n);
     }
 
     /// Nothing passes from the one to the other.
@@ -92,9 +107,15 @@ impl Underlay {
         self.stopped.insert((from, to));
     }
 
+    /// Nothing passes between the hosts below this number and the rest.
+    pub fn split(&mut self, at: usize) {
+        self.split = Some(at);
+    }
+
     /// Nothing is stopped any more.
     pub fn mend(&mut self) {
         self.stopped.clear();
+        self.split = None;
     }
 
     /// What becomes of a datagram of `len` bytes.
@@ -103,7 +124,7 @@ impl Underlay {
         if let Some(nat) = &mut self.nats[from] {
             nat.open.insert(to, now);
         }
-        let target = (0..self.addresses.len()).find(|n| self.seen(*n) == to)?;
+        let target = *self.at.get(&to)?;
         let let_in = self.nats[target]
             .as_ref()
             .is_none_or(|nat| nat.open.get(&source).is_some_and(|at| now.saturating_sub(*at) < NAT_FORGETS));
@@ -111,6 +132,7 @@ impl Underlay {
         if !let_in
             || target == from
             || self.stopped.contains(&(from, target))
+            || self.split.is_some_and(|at| (from < at) != (target < at))
             || len > weather.mtu
             || self.random.chance(weather.loss)
         {

@@ -1,20 +1,23 @@
 //! Hosts over an underlay on virtual time: nothing happens but what was scheduled, and the same seed is the same world.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_api::decision::Decision;
 use weft_api::fact::FactRecord;
 use weft_api::id::{BootId, HostId, HostKey, MeshKey};
-use weft_api::roster::Cipher;
+use weft_api::roster::{Cipher, RosterRecord};
+use weft_api::sign::Signed;
 use weft_router::mesh::{self, AnyRecord, Limits, Mesh, Start, ToStore};
+use weft_router::session::probe::PROBE_LEN;
 use weft_router::session::{self, ConnectionId, Path, Remote, Sessions};
 
 use crate::frames::{Place, Sent};
 use crate::host::{Host, SharedNotary, decisions, host_key, items, member, mesh_key};
+use crate::queue::Queue;
 use crate::random::Random;
 use crate::underlay::{Underlay, Weather};
 use crate::wire::{Said, Wire};
@@ -36,8 +39,8 @@ pub(crate) enum Due {
     Measure,
     Tables,
     Stored,
-    /// A dial's first packet, until it is answered.
-    Dial(ConnectionId, Duration),
+    /// A dial's first packet, until it is answered or given up; when it is sent again after this.
+    Dial(ConnectionId, Duration, Duration),
     /// What a stream's end has not been told is heard.
     Again(usize, usize),
     /// No stream can be opened in this world.
@@ -61,7 +64,7 @@ pub(crate) enum Datagram {
 /// What is sealed.
 #[derive(Clone)]
 pub(crate) enum Body {
-    Probe(Vec<u8>),
+    Probe([u8; PROBE_LEN]),
     Frame(usize, Rc<[u8]>),
 }
 
@@ -75,6 +78,19 @@ pub(crate) struct Relayed {
     pub inner: Datagram,
 }
 
+/// Bytes, IP headers included.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Traffic {
+    /// Probes and their answers.
+    pub probes: u64,
+    /// Messages between meshes.
+    pub gossip: u64,
+    /// QUIC's acknowledgements.
+    pub heard: u64,
+    /// Handshakes, frames, what is relayed.
+    pub rest: u64,
+}
+
 /// Hosts, what lies between them, and what was seen.
 pub struct World {
     /// Virtual.
@@ -85,47 +101,56 @@ pub struct World {
     pub underlay: Underlay,
     /// Every frame that was sent.
     pub sent: Vec<Sent>,
+    /// Bytes that were sent, IP headers included, by what they were for.
+    pub traffic: Traffic,
     /// What must never happen, and did: a sentence each.
     pub broken: Vec<String>,
     pub(crate) networks: usize,
     pub(crate) ids: Vec<HostId>,
     pub(crate) wires: Vec<Wire>,
     pub(crate) met: HashSet<(usize, u32, ConnectionId)>,
+    /// Too big for every host to have tables and a disk of its own.
+    pub(crate) thin: bool,
+    roster: Vec<Signed<RosterRecord>>,
     limits: Limits,
     notary: Arc<SharedNotary>,
     random: Random,
-    queue: BinaryHeap<Reverse<(Duration, u64)>>,
-    due: HashMap<u64, (usize, u32, Due)>,
-    scheduled: u64,
+    queue: Queue<(usize, u32, Due)>,
 }
 
 impl World {
     /// Members of one mesh that have not yet met. Host n knows the address of host 0, and of the one before it.
     #[must_use]
     pub fn new(hosts: usize, networks: usize, weather: Weather, seed: u64) -> Self {
+        let mut world = Self::empty(hosts, networks, weather, seed);
+        for n in 0..hosts {
+            let host = world.start(n, 1, Vec::new(), Vec::new());
+            world.hosts.push(host);
+        }
+        world
+    }
+
+    /// Without any host yet.
+    pub(crate) fn empty(hosts: usize, networks: usize, weather: Weather, seed: u64) -> Self {
         let ids: Vec<HostId> = (0..hosts).map(|n| HostKey(host_key(n).public()).id()).collect();
-        let mut world = Self {
+        Self {
             now: Duration::ZERO,
             hosts: Vec::new(),
             underlay: Underlay::new(hosts, weather, seed),
             sent: Vec::new(),
+            traffic: Traffic::default(),
             broken: Vec::new(),
             networks,
             ids,
             wires: Vec::new(),
             met: HashSet::new(),
+            thin: false,
+            roster: (0..hosts).map(member).collect(),
             limits: Limits::default(),
             notary: Arc::default(),
             random: Random::new(!seed),
-            queue: BinaryHeap::new(),
-            due: HashMap::new(),
-            scheduled: 0,
-        };
-        for n in 0..hosts {
-            let host = world.start(n, 1, Vec::new());
-            world.hosts.push(host);
+            queue: Queue::default(),
         }
-        world
     }
 
     /// Starts every host.
@@ -135,24 +160,23 @@ impl World {
         self.mesh(0, mesh::Event::MadeDecisions(decided));
     }
 
-    fn start(&mut self, n: usize, life: u32, disk: Vec<AnyRecord>) -> Host {
-        let (mut facts, mut decided): (Vec<FactRecord>, _) = (Vec::new(), Vec::new());
-        for record in disk {
-            match record {
-                AnyRecord::Facts(said) => facts.push(said.record.clone()),
-                AnyRecord::Decision(held) => decided.push(held.signed.clone()),
-                AnyRecord::Roster(_) => {}
-            }
-        }
+    /// A host whose disk has this.
+    pub(crate) fn start(
+        &mut self,
+        n: usize,
+        life: u32,
+        facts: Vec<FactRecord>,
+        decisions: Vec<Signed<Decision>>,
+    ) -> Host {
         let known = BTreeSet::from([0, n.saturating_sub(1)]);
         let hints = known.iter().filter(|o| **o != n).map(|o| (self.ids[*o], self.underlay.address(*o)));
         let start = Start {
             key: host_key(n),
             mesh_key: MeshKey(mesh_key().public()),
             boot: u64::from(life),
-            roster: (0..self.ids.len()).map(member).collect(),
+            roster: self.roster.clone(),
             facts,
-            decisions: decided,
+            decisions,
             hints: hints.collect(),
             limits: self.limits,
             seed: self.random.draw(),
@@ -168,21 +192,29 @@ impl World {
 
     /// What a host does first.
     fn wake_up(&mut self, n: usize) {
+        self.join_up(n);
+        self.later(n, TABLES, Due::Tables);
+        self.say(n);
+    }
+
+    /// Without saying anything of itself yet.
+    pub(crate) fn join_up(&mut self, n: usize) {
         let members: BTreeSet<HostId> = self.ids.iter().copied().collect();
         self.session(n, session::Event::Members(&members));
+        self.mesh(n, mesh::Event::Tick);
         for other in 0..self.ids.len() {
             self.tell_addresses(n, self.ids[other]);
         }
-        self.later(n, TABLES, Due::Tables);
         self.later(n, MEASURE, Due::Measure);
-        self.say(n);
     }
 
     /// A host says what is true of it now.
     pub fn say(&mut self, n: usize) {
         let items = items(self.underlay.address(n), &self.hosts[n].endpoints, self.networks);
         self.mesh(n, mesh::Event::Say(&items));
-        self.hosts[n].make_tables(self.ids[n], self.networks);
+        if !self.thin {
+            self.hosts[n].make_tables(self.ids[n], self.networks);
+        }
     }
 
     /// It is gone in the middle of whatever it did.
@@ -194,7 +226,15 @@ impl World {
     pub fn restart(&mut self, n: usize) {
         let (life, endpoints) = (self.hosts[n].life + 1, self.hosts[n].endpoints.clone());
         let disk = std::mem::take(&mut self.hosts[n].disk);
-        let mut host = self.start(n, life, disk.values().cloned().collect());
+        let (mut facts, mut decided) = (Vec::new(), Vec::new());
+        for record in disk.values() {
+            match record {
+                AnyRecord::Facts(said) => facts.push(said.record.clone()),
+                AnyRecord::Decision(held) => decided.push(held.signed.clone()),
+                AnyRecord::Roster(_) => {}
+            }
+        }
+        let mut host = self.start(n, life, facts, decided);
         (host.endpoints, host.disk, host.sent) = (endpoints, disk, self.hosts[n].sent);
         self.hosts[n] = host;
         self.wake_up(n);
@@ -212,15 +252,9 @@ impl World {
     /// Lets time pass.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(Reverse((at, _))) = self.queue.peek()
-            && *at <= end
-        {
-            let Some(Reverse((at, number))) = self.queue.pop() else { break };
+        while let Some((at, (n, life, due))) = self.queue.pop(end) {
             self.now = self.now.max(at);
-            if let Some((n, life, due)) = self.due.remove(&number)
-                && self.hosts[n].alive
-                && self.hosts[n].life == life
-            {
+            if self.hosts[n].alive && self.hosts[n].life == life {
                 self.happen(n, due);
             }
         }
@@ -278,19 +312,24 @@ impl World {
             .all(|n| alive.iter().filter(|o| *o != n).all(|o| self.hosts[*n].up.contains(&self.ids[*o])))
     }
 
+    /// How many things were scheduled.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.queue.scheduled()
+    }
+
     pub(crate) fn later(&mut self, n: usize, delay: Duration, due: Due) {
-        self.scheduled += 1;
-        self.queue.push(Reverse((self.now + delay, self.scheduled)));
         let life = self.hosts.get(n).map_or(1, |h| h.life);
-        self.due.insert(self.scheduled, (n, life, due));
+        self.queue.push(self.now + delay, (n, life, due));
     }
 
     fn happen(&mut self, n: usize, due: Due) {
         match due {
             Due::Wake => {
-                if self.hosts[n].wakes.is_some_and(|at| at <= self.now) {
-                    self.hosts[n].wakes = None;
+                if self.hosts[n].wakes.is_none_or(|at| at > self.now) {
+                    return; // An earlier one has come instead.
                 }
+                self.hosts[n].wakes = None;
                 self.session(n, session::Event::Tick);
                 self.mesh(n, mesh::Event::Tick);
             }
@@ -300,7 +339,7 @@ impl World {
                 self.hosts[n].make_tables(self.ids[n], self.networks);
             }
             Due::Stored => self.mesh(n, mesh::Event::Stored(true)),
-            Due::Dial(id, until) => self.dial(n, id, until),
+            Due::Dial(id, until, again) => self.dial(n, id, until, again),
             Due::NoStream(peer, address) => {
                 self.session(n, session::Event::StreamOpened(peer, address, None));
             }
@@ -310,11 +349,10 @@ impl World {
     }
 
     fn measure(&mut self, n: usize) {
-        let links: Vec<_> = self.hosts[n].sessions.links().map(|l| (l.host, l.rtt, l.loss)).collect();
-        for (host, rtt, loss) in links {
-            if self.hosts[n].linked.contains(&host) {
-                self.mesh(n, mesh::Event::Measured(host, rtt, loss));
-            }
+        let host = &self.hosts[n];
+        let links: Vec<_> = host.linked.iter().filter_map(|peer| host.sessions.link(*peer)).collect();
+        for link in links {
+            self.mesh(n, mesh::Event::Measured(link.host, link.rtt, link.loss));
         }
         self.later(n, MEASURE, Due::Measure);
     }
@@ -332,7 +370,7 @@ impl World {
     fn act_on_mesh(&mut self, n: usize, action: mesh::Action) {
         match action {
             mesh::Action::Store(records) => {
-                for record in records {
+                for record in records.into_iter().filter(|_| !self.thin) {
                     match record {
                         ToStore::Record(record) => drop(self.hosts[n].disk.insert(record.id().key, record)),
                         ToStore::FactsGone(host) => {
@@ -349,6 +387,7 @@ impl World {
             mesh::Action::Changed(changed) => {
                 if (changed.facts || changed.decisions || changed.roster)
                     && self.hosts[n].tables_due.is_none()
+                    && !self.thin
                 {
                     self.hosts[n].tables_due = Some(self.now + TABLES);
                     self.later(n, TABLES, Due::Tables);

@@ -148,11 +148,12 @@ impl Engine {
         if all {
             self.event(&mut state, Event::Members(&members));
         }
-        for host in members.iter().filter(|h| all || moved.contains(h)) {
-            self.event(&mut state, Event::Addresses(*host, &self.store.addresses(*host)));
-        }
+        // Before their addresses, or all of a large mesh were dialled at the start.
         if let Some(keep) = keep {
             self.event(&mut state, Event::Keep(&keep));
+        }
+        for host in members.iter().filter(|h| all || moved.contains(h)) {
+            self.event(&mut state, Event::Addresses(*host, &self.store.addresses(*host)));
         }
         if let Some(routes) = &routes {
             self.event(&mut state, Event::Routes(routes));

@@ -64,7 +64,7 @@ impl Store {
         let view = MeshView::default().next(key.id(), &mesh, everything);
         let orders = Orders { members: true, ..Orders::default() };
         let inner = Inner { mesh, writers: BTreeMap::new(), unstored: VecDeque::new(), orders };
-        Ok(Self {
+        let store = Self {
             me: key.id(),
             inner: Mutex::new(inner),
             view: watch::Sender::new(Arc::new(view)),
@@ -72,7 +72,9 @@ impl Store {
             start: Instant::now(),
             changed: Notify::new(),
             touched: Notify::new(),
-        })
+        };
+        store.event(Event::Tick); // With whom to keep sessions is known before the first is dialled.
+        Ok(store)
     }
 
     pub(super) fn view(&self) -> watch::Receiver<Arc<MeshView>> {
