@@ -1,6 +1,7 @@
 //! `make bench`: weft beside other ways to join containers of two hosts, on one machine, in turn.
 
 mod aead;
+mod bar;
 mod ends;
 mod machine;
 mod measure;
@@ -31,13 +32,17 @@ use crate::{
 
 /// weft beside raw veth, kernel VXLAN, fastd and tinc: throughput, packets, round trips and what they cost.
 ///
-/// Needs root, Docker, iperf3, and the peers' own programs; `make bench` installs them. Two hosts are made for
-/// each measurement and removed after it.
+/// Needs root, Docker, iperf3, and the peers' own programs; `make bench` installs them. Two hosts, for a
+/// relay three, are made for each measurement and removed after it.
 #[derive(Parser)]
 #[command(name = "weft-bench", version)]
 struct Cli {
-    /// Who is measured, in this order: veth vxlan fastd tinc weft weft-aes256 weft-one-lane
-    #[arg(long, env = "PEERS", default_value = "veth vxlan fastd tinc weft weft-aes256 weft-one-lane")]
+    /// Who is measured, in this order: veth fastd tinc vxlan weft weft-one-lane weft-relay weft-aes256
+    #[arg(
+        long,
+        env = "PEERS",
+        default_value = "veth fastd tinc vxlan weft weft-one-lane weft-relay weft-aes256"
+    )]
     peers: String,
     /// How often each; the medians count
     #[arg(long, env = "ROUNDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]

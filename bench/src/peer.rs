@@ -13,8 +13,16 @@ use weft_lab::Lab;
 use crate::ends::Ends;
 
 /// Everybody, in the order of the table.
-pub const ALL: [Peer; 7] =
-    [Peer::Veth, Peer::Vxlan, Peer::Fastd, Peer::Tinc, Peer::Weft, Peer::WeftAes256, Peer::WeftOneLane];
+pub const ALL: [Peer; 8] = [
+    Peer::Veth,
+    Peer::Fastd,
+    Peer::Tinc,
+    Peer::Vxlan,
+    Peer::Weft,
+    Peer::WeftOneLane,
+    Peer::WeftRelay,
+    Peer::WeftAes256,
+];
 
 /// Somebody who joins two containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +41,8 @@ pub enum Peer {
     WeftAes256,
     /// weft with one lane, however many processors there are.
     WeftOneLane,
+    /// weft between two hosts that only a third one reaches.
+    WeftRelay,
 }
 
 /// A peer that is up; dropping it removes everything.
@@ -55,6 +65,7 @@ impl Peer {
             Peer::Weft => "weft",
             Peer::WeftAes256 => "weft-aes256",
             Peer::WeftOneLane => "weft-one-lane",
+            Peer::WeftRelay => "weft-relay",
         }
     }
 
@@ -68,6 +79,7 @@ impl Peer {
             Peer::Weft => "default suite, real Docker containers",
             Peer::WeftAes256 => "AES-256-GCM, real Docker containers",
             Peer::WeftOneLane => "default suite, `weft up --lanes 1`",
+            Peer::WeftRelay => "default suite, through a third host: the two do not reach each other",
         }
     }
 
@@ -76,19 +88,20 @@ impl Peer {
         match self {
             Peer::Fastd => &["fastd"],
             Peer::Tinc => &["tincd"],
-            Peer::Weft | Peer::WeftAes256 | Peer::WeftOneLane => &["dockerd", "docker"],
             Peer::Veth | Peer::Vxlan => &[],
+            Peer::Weft | Peer::WeftAes256 | Peer::WeftOneLane | Peer::WeftRelay => &["dockerd", "docker"],
         }
     }
 
     /// Is it us?
     pub fn ours(self) -> bool {
-        matches!(self, Peer::Weft | Peer::WeftAes256 | Peer::WeftOneLane)
+        matches!(self, Peer::Weft | Peer::WeftAes256 | Peer::WeftOneLane | Peer::WeftRelay)
     }
 
-    /// Brings two hosts up, and the peer on them.
+    /// Brings the hosts up, and the peer on them.
     pub fn up(self) -> anyhow::Result<Up> {
-        let lab = Lab::builder().hosts(2).engines(self.ours()).up()?;
+        let hosts = if self == Peer::WeftRelay { 3 } else { 2 };
+        let lab = Lab::builder().hosts(hosts).engines(self.ours()).up()?;
         let ends = match self {
             Peer::Veth => plain::veth(&lab)?,
             Peer::Vxlan => plain::vxlan(&lab)?,
@@ -97,6 +110,7 @@ impl Peer {
             Peer::Weft => weft::up(&lab, &[], &[])?,
             Peer::WeftAes256 => weft::up(&lab, &["--cipher", "aes-256-gcm"], &[])?,
             Peer::WeftOneLane => weft::up(&lab, &[], &["--lanes", "1"])?,
+            Peer::WeftRelay => weft::relayed(&lab)?,
         };
         Ok(Up { ends, _lab: lab })
     }

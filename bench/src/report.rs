@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
-use crate::{aead, machine::Machine, measure::Round, peer::Peer};
+use crate::{
+    aead,
+    bar::{Bar, LIMIT, bars},
+    machine::Machine,
+    measure::Round,
+    peer::Peer,
+};
 
 /// Everything that one run found.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +27,8 @@ pub struct Report {
     pub limit: Option<f64>,
     /// weft beside the others.
     pub ratios: Vec<Ratio>,
+    /// What the numbers should be.
+    pub bars: Vec<Bar>,
 }
 
 /// One peer.
@@ -56,8 +64,6 @@ const METRICS: [(&str, &str, usize); 6] = [
     ("rtt_p99", "RTT p99, us", 0),
     ("cpu_per_gb", "CPU s/GB", 2),
 ];
-/// The pseudo-peer of `limit`.
-const LIMIT: &str = "limit";
 
 impl Report {
     /// Puts the rounds together.
@@ -81,7 +87,11 @@ impl Report {
         let default = aead.first().map(|cost| cost.cpu_per_gb);
         let limit = vxlan.zip(default).map(|(vxlan, aead)| vxlan + aead);
         let ratios = ratios(&peers, limit);
-        Report { date, machine, peers, aead, limit, ratios }
+        let bars = bars(|peer, metric| match (peer, metric) {
+            (LIMIT, "cpu_per_gb") => limit,
+            _ => value(&peers, peer, metric),
+        });
+        Report { date, machine, peers, aead, limit, ratios, bars }
     }
 
     /// The table for people.
@@ -101,8 +111,8 @@ impl Report {
         let rounds = self.peers.iter().map(|row| row.rounds.len()).max().unwrap_or_default();
         let _ = write!(
             text,
-            "\nMedians of {rounds} rounds, peers in turn, each on two fresh hosts: container - veth - bridge - peer - underlay of \
-             MTU 1500. Both hosts, both ends and both daemons share the machine's processors. TCP by iperf3. Packets: 64 bytes of \
+            "\nMedians of {rounds} rounds, peers in turn, each on fresh hosts: container - veth - bridge - peer - underlay of \
+             MTU 1500. All hosts, both ends and all daemons share the machine's processors. TCP by iperf3. Packets: 64 bytes of \
              payload, at the sending rate at which most arrive. RTT: 64 bytes of UDP, a question every millisecond. CPU s/GB: how long the \
              machine's processors were busy with anything during the one stream, per 10^9 bytes received."
         );
@@ -110,6 +120,12 @@ impl Report {
             let _ = write!(text, " {} seals and opens 1 GB in {:.2} s.", cost.suite, cost.cpu_per_gb);
         }
         text.push('\n');
+        if !self.bars.is_empty() {
+            text.push('\n');
+            self.bars.iter().for_each(|bar| {
+                let _ = writeln!(text, "- {bar}");
+            });
+        }
         text
     }
 
@@ -192,6 +208,8 @@ mod tests {
             report.ratio_lines(),
             "ratio tcp1 weft/vxlan 0.400\nratio cpu_per_gb weft/vxlan 2.667\nratio cpu_per_gb weft/limit 2.000\n"
         );
-        assert!(report.markdown().contains("| vxlan | 15.00 | - |"), "{}", report.markdown());
+        let text = report.markdown();
+        assert!(text.contains("| vxlan | 15.00 | - |"), "{text}");
+        assert!(text.ends_with("\n- tcp1 weft/vxlan 0.400, at least 0.3: met\n- cpu_per_gb weft/limit 2.000, at most 2.2: met\n"), "{text}");
     }
 }

@@ -7,12 +7,20 @@ use weft_lab::{BUSYBOX, Host, Lab, Mesh};
 
 use crate::ends::{End, Ends};
 
-/// A mesh of both hosts, a network, a container on each.
+/// A mesh, a network, a container on the first host and one on the last.
 pub fn up(lab: &Lab, init: &[&str], up: &[&str]) -> anyhow::Result<Ends> {
     let mesh = Mesh::up_with(lab, init, up)?;
     mesh.network(&["app"])?;
-    let [h1, h2] = lab.hosts() else { anyhow::bail!("two hosts are needed") };
-    Ok(Ends { a: container(h1, "from")?, b: container(h2, "to")? })
+    let [first, .., last] = lab.hosts() else { anyhow::bail!("two hosts are needed") };
+    Ok(Ends { a: container(first, "from")?, b: container(last, "to")? })
+}
+
+/// The same on three hosts of which the first and the last are then cut off from each other: what they say, the second relays.
+pub fn relayed(lab: &Lab) -> anyhow::Result<Ends> {
+    let ends = up(lab, &[], &[])?;
+    let [first, _, last] = lab.hosts() else { anyhow::bail!("three hosts are needed") };
+    lab.cut(first.name(), last.name())?;
+    Ok(ends)
 }
 
 fn container(host: &Host, name: &str) -> anyhow::Result<End> {
