@@ -144,13 +144,20 @@ impl RelayTable {
     }
 }
 
+/// How many datagrams of a neighbour are taken out of its allowance at once.
+const TAKEN_AT_ONCE: u32 = 64;
+
 /// How much each neighbour may still have relayed.
 #[derive(Debug)]
-pub struct RelayLimits(Allowances<HostId>);
+pub struct RelayLimits {
+    each: Allowances<HostId>,
+    /// Taken out of this neighbour's, and not yet used.
+    held: (HostId, u32),
+}
 
 impl Default for RelayLimits {
     fn default() -> Self {
-        Self(Allowances::new(RELAY_RATE))
+        Self { each: Allowances::new(RELAY_RATE), held: (HostId([0; 8]), 0) }
     }
 }
 
@@ -158,7 +165,17 @@ impl RelayLimits {
     /// Takes one datagram of a neighbour.
     #[inline]
     pub fn take(&mut self, by: HostId, now: Duration) -> Result<(), DropReason> {
-        if self.0.take(by, 1, now) { Ok(()) } else { Err(DropReason::RelayLimit) }
+        if self.held.0 == by && self.held.1 > 0 {
+            self.held.1 -= 1;
+            return Ok(());
+        }
+        self.each.put_back(&self.held.0, self.held.1);
+        self.held = (by, 0);
+        if self.each.take(by, TAKEN_AT_ONCE, now) {
+            self.held.1 = TAKEN_AT_ONCE - 1;
+            return Ok(());
+        }
+        if self.each.take(by, 1, now) { Ok(()) } else { Err(DropReason::RelayLimit) }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -197,13 +198,28 @@ impl SendEpoch {
 
     /// The next counter of `lane`, used up by this call whatever happens then. `true` with those that ask for new keys.
     pub(crate) fn use_counter(&self, lane: u8) -> Result<(u64, bool), DropReason> {
+        self.use_counters(lane, 1).map(|(counters, worn)| (counters.start, worn))
+    }
+
+    /// The same for the next `n`: one atomic step for many envelopes, which would each wait for what was just copied.
+    pub(crate) fn use_counters(&self, lane: u8, n: u64) -> Result<(Range<u64>, bool), DropReason> {
         let cell = self.counters.get(usize::from(lane)).ok_or(DropReason::LaneOutOfRange)?;
-        let counter = cell.fetch_add(1, Ordering::Relaxed);
-        if counter >= COUNTER_STOP {
+        let first = cell.fetch_add(n, Ordering::Relaxed);
+        let end = first.saturating_add(n);
+        if end > COUNTER_STOP {
             cell.store(COUNTER_STOP, Ordering::Relaxed);
             return Err(DropReason::CounterSpent);
         }
-        Ok((counter, counter > 0 && counter.is_multiple_of(COUNTER_WORN)))
+        let worn = first.saturating_sub(1) / COUNTER_WORN != (end - 1) / COUNTER_WORN;
+        Ok((first..end, worn))
+    }
+
+    /// Takes back the rest of what [`Self::use_counters`] gave, if nobody has taken more since. Nothing was sealed with it.
+    pub(crate) fn give_back(&self, lane: u8, unused: Range<u64>) {
+        if let Some(cell) = self.counters.get(usize::from(lane)).filter(|_| !unused.is_empty()) {
+            let _taken_since =
+                cell.compare_exchange(unused.end, unused.start, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 }
 
@@ -376,6 +392,26 @@ mod tests {
             assert_eq!(epoch.use_counter(3), Err(DropReason::CounterSpent));
         }
         assert_eq!(epoch.use_counter(64), Err(DropReason::LaneOutOfRange));
+    }
+
+    #[test]
+    fn counters_are_taken_together_and_the_rest_given_back() {
+        let epoch = epoch();
+        assert_eq!(epoch.use_counters(1, 4), Ok((0..4, false)));
+        epoch.give_back(1, 2..4);
+        assert_eq!(epoch.use_counters(1, 4), Ok((2..6, false)));
+        assert_eq!(epoch.use_counter(1), Ok((6, false)));
+        epoch.give_back(1, 3..6);
+        assert_eq!(epoch.use_counter(1), Ok((7, false)), "somebody has taken more since");
+        epoch.give_back(1, 8..8);
+        epoch.counters[1].store(COUNTER_WORN - 2, Ordering::Relaxed);
+        assert_eq!(epoch.use_counters(1, 2), Ok((COUNTER_WORN - 2..COUNTER_WORN, false)));
+        assert_eq!(epoch.use_counters(1, 2).map(|(_, worn)| worn), Ok(true));
+        epoch.counters[1].store(COUNTER_WORN - 1, Ordering::Relaxed);
+        assert_eq!(epoch.use_counters(1, 2).map(|(_, worn)| worn), Ok(true), "in the middle");
+        epoch.counters[1].store(COUNTER_STOP - 1, Ordering::Relaxed);
+        assert_eq!(epoch.use_counters(1, 2), Err(DropReason::CounterSpent));
+        assert_eq!(epoch.use_counter(1), Err(DropReason::CounterSpent));
     }
 
     #[test]

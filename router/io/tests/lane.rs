@@ -273,6 +273,27 @@ fn a_superframe_arrives_as_one() {
 }
 
 #[test]
+fn a_short_last_piece_is_padded_where_the_train_has_room() {
+    let pair = Pair::new(Cipher::Aegis128L);
+    // 47 datagrams of 1390 bytes are the longest train; the short one still fits behind them, but not at their length.
+    for (whole, padded) in [(10, false), (46, true), (47, false)] {
+        let payload = bytes(whole * 1288 + 50);
+        let (vnet, frame) = superframe(&payload, 1288);
+        pair.a.write(vnet, &frame);
+        let train: Vec<_> = (0..=whole).map(|_| pair.take()).collect();
+        assert_eq!(train[whole].len() == train[0].len(), padded, "{whole} pieces before it");
+        train.iter().for_each(|datagram| pair.give(&pair.b, datagram));
+        let mut glued = Vec::new();
+        while glued.len() < payload.len() {
+            glued.extend_from_slice(&pair.b.read().1[54..]);
+        }
+        assert_eq!(glued, payload);
+    }
+    pair.a.drops(&[]);
+    pair.b.drops(&[]);
+}
+
+#[test]
 fn a_lost_piece_costs_its_own_segments() {
     let pair = Pair::new(Cipher::Aegis128L);
     let (vnet, frame) = superframe(&bytes(5000), 1000);

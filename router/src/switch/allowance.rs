@@ -47,6 +47,14 @@ impl<K: Eq + Hash> Allowances<K> {
             false => self.others.get_or_insert_with(full).take(rate, n, now),
         }
     }
+
+    /// Puts back what was taken and not used.
+    pub(crate) fn put_back(&mut self, who: &K, n: u32) {
+        let burst = self.rate.burst;
+        if let Some(of) = self.each.get_mut(who).or(self.others.as_mut()) {
+            of.left = of.left.saturating_add(n).min(burst);
+        }
+    }
 }
 
 /// Whether a table may be swept at `now`; notes that it is.
@@ -110,6 +118,9 @@ mod tests {
         assert!(allowances.take(1, 1, NOW), "another");
         let later = NOW + Duration::from_millis(10);
         assert!(allowances.take(0, RATE.per_second / 100, later));
+        assert!(!allowances.take(0, 1, later));
+        allowances.put_back(&0, 2);
+        assert!(allowances.take(0, 2, later));
         assert!(!allowances.take(0, 1, later));
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Inbox {
     records: Option<mpsc::Receiver<Records>>,
     /// An authentic envelope came by the stream that is being read.
     proven: bool,
+    /// What was last relayed in this batch, by whom and where to: the next is mostly of the same.
+    judged: Option<(HostId, Relayed, Onward)>,
 }
 
 /// The epoch of the latest envelope: the next is mostly of the same.
@@ -89,6 +91,7 @@ impl Inbox {
             latest: Default::default(),
             records,
             proven: false,
+            judged: None,
         }
     }
 
@@ -121,6 +124,7 @@ impl Inbox {
         self.deliverer.deliver(around, &self.ring);
         self.ring.release();
         self.latest.iter_mut().for_each(Latest::count);
+        self.judged = None;
         any
     }
 
@@ -300,8 +304,16 @@ impl Inbox {
         }
         let relayed = Relayed::read(&self.ring.slot()[body.clone()])?;
         let carried = body.start + RELAY_LEN..body.end;
-        let path = |host: HostId| tables.sends.get(&host)?.path().map(|path| path.way);
-        match tables.relay.judge(relayed, by, path)? {
+        let onward = match self.judged {
+            Some((known_by, known, onward)) if known_by == by && known == relayed => onward,
+            _ => {
+                let path = |host: HostId| tables.sends.get(&host)?.path().map(|path| path.way);
+                let onward = tables.relay.judge(relayed, by, path)?;
+                self.judged = Some((by, relayed, onward));
+                onward
+            }
+        };
+        match onward {
             Onward::Here => self.datagram(around, carried, Remote::Relayed { by, host: relayed.source }),
             Onward::To(next, onward) => {
                 around.relay_limits.take(by, around.now)?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::UdpSocket;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,12 +31,45 @@ pub(super) const CAPACITY: usize = MAX_BYTES + MAX_DATAGRAM + RELAY_OVERHEAD;
 /// A packed envelope that lacks no more than this of the path's datagram is padded to it, so that the train can go on.
 const PADDING_LIMIT: usize = 256;
 
+/// Pieces of a superframe from which on its short last one is padded to the stride, so that the next superframe's can follow in
+/// the same train.
+const MANY_PIECES: usize = 16;
+
 /// The envelopes of a neighbour that others travel in.
 pub(super) struct Wrap {
-    pub epoch: Arc<SendEpoch>,
-    /// What they say.
-    pub lane: u8,
-    pub relayed: Relayed,
+    epoch: Arc<SendEpoch>,
+    counters: Counters,
+    relayed: Relayed,
+}
+
+/// The counters of an epoch that a train has taken and not yet used.
+struct Counters {
+    /// What the envelopes say: this lane, or lane 0 to a peer that does not hear this one.
+    lane: u8,
+    left: Range<u64>,
+}
+
+impl Counters {
+    fn new(lane: u8) -> Self {
+        Self { lane, left: 0..0 }
+    }
+
+    /// The header of the next envelope of `epoch`. Takes as many counters as the train has envelopes by now.
+    #[inline]
+    fn header(&mut self, desk: &Desk, epoch: &SendEpoch, count: usize) -> Result<Header, DropReason> {
+        if self.left.is_empty() {
+            let (taken, worn) = epoch.use_counters(self.lane, count.max(1) as u64)?;
+            tell_worn(desk, epoch, worn);
+            self.left = taken;
+        }
+        let counter = self.left.start;
+        self.left.start += 1;
+        Ok(Header { lane: self.lane, index: epoch.index(), counter })
+    }
+
+    fn give_back(&mut self, epoch: &SendEpoch) {
+        epoch.give_back(self.lane, std::mem::take(&mut self.left));
+    }
 }
 
 impl Wrap {
@@ -43,14 +77,18 @@ impl Wrap {
     const FRONT: usize = HEADER_LEN + RELAY_HEAD_LEN;
     const BACK: usize = TAG_LEN;
 
-    /// Seals `out`, in which the peer's envelope lies in its place.
+    /// `lane`: what they say.
+    pub(super) fn new(epoch: Arc<SendEpoch>, lane: u8, relayed: Relayed) -> Self {
+        Self { epoch, counters: Counters::new(lane), relayed }
+    }
+
+    /// Seals `out`, in which the peer's envelope lies in its place, the `count`th of its train.
     #[inline]
-    fn seal(&self, desk: &Desk, out: &mut [u8]) -> Result<(), DropReason> {
-        let (counter, worn) = self.epoch.use_counter(self.lane)?;
+    fn seal(&mut self, desk: &Desk, out: &mut [u8], count: usize) -> Result<(), DropReason> {
+        let header = self.counters.header(desk, &self.epoch, count)?;
         let carried = (out.len() - Self::FRONT - Self::BACK) as u16;
         out[HEADER_LEN..Self::FRONT].copy_from_slice(&self.relayed.head(carried));
-        self.epoch.key().seal(Header { lane: self.lane, index: self.epoch.index(), counter }, out);
-        tell_worn(desk, &self.epoch, worn);
+        self.epoch.key().seal(header, out);
         Ok(())
     }
 }
@@ -58,8 +96,7 @@ impl Wrap {
 /// Envelopes for one peer.
 pub(super) struct Train {
     epoch: Arc<SendEpoch>,
-    /// What the envelopes say: this lane, or lane 0 to a peer that does not hear this one.
-    lane: u8,
+    counters: Counters,
     to: Carrier,
     /// A neighbour relays: each envelope travels in one of the neighbour's.
     wrap: Option<Wrap>,
@@ -89,7 +126,8 @@ impl Train {
             desk.tell(LaneEvent::LaneWanted { index: epoch.index(), lane: desk.lane() });
         }
         let datagram = usize::from(datagram).min(MAX_DATAGRAM);
-        Self { epoch, lane, to, wrap, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
+        let counters = Counters::new(lane);
+        Self { epoch, counters, to, wrap, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
     }
 
     pub(super) fn epoch(&self) -> &Arc<SendEpoch> {
@@ -138,18 +176,26 @@ impl Train {
         cut: &Cut<'_>,
     ) -> Result<(), DropReason> {
         self.close_envelope(desk, false)?;
+        let pads = cut.count() >= MANY_PIECES && matches!(self.to, Carrier::Udp(_));
         for piece in cut.pieces() {
             let body = cut.body_len(&piece);
-            let datagram = OVERHEAD + NETWORK_HEAD_LEN + body;
+            let mut datagram = OVERHEAD + NETWORK_HEAD_LEN + body;
             self.make_room(desk, datagram);
-            let start = self.len + self.front();
+            let (start, unpadded) = (self.len + self.front(), datagram - TAG_LEN);
+            if pads && self.count > 0 && self.len + self.stride <= MAX_BYTES {
+                let full = self.stride - self.front() - self.back();
+                let is_last = usize::from(piece.index) + 1 == cut.count();
+                if is_last || full - datagram <= PADDING_LIMIT {
+                    datagram = full;
+                }
+            }
             let out = &mut self.buffer[start..start + datagram];
-            let chunk = &mut out[HEADER_LEN..];
+            out[unpadded..].fill(0);
+            let chunk = &mut out[HEADER_LEN..unpadded];
             chunk[..NETWORK_HEAD_LEN].copy_from_slice(&piece_head(network, body as u16));
             let (head, rest) = chunk[NETWORK_HEAD_LEN..].split_at_mut(cut.head_len());
             cut.write_head(&piece, head);
-            let payload = cut.payload(&piece);
-            rest[..payload.len()].copy_from_slice(payload);
+            rest.copy_from_slice(cut.payload(&piece));
             self.seal(desk, datagram)?;
         }
         Ok(())
@@ -184,6 +230,10 @@ impl Train {
             desk.drop_on(self.epoch.drops(), reason, 1);
         }
         self.depart(desk);
+        self.counters.give_back(&self.epoch);
+        if let Some(wrap) = &mut self.wrap {
+            wrap.counters.give_back(&wrap.epoch);
+        }
     }
 
     /// Seals what is packed. `more`: further envelopes follow, so it may be padded to their stride.
@@ -211,15 +261,13 @@ impl Train {
     /// Seals the envelope of `datagram` bytes that lies behind the others, and couples it to them.
     #[inline]
     fn seal(&mut self, desk: &Desk, datagram: usize) -> Result<(), DropReason> {
-        let (counter, worn) = self.epoch.use_counter(self.lane)?;
+        let header = self.counters.header(desk, &self.epoch, self.count)?;
         let (start, front) = (self.len, self.front());
-        let out = &mut self.buffer[start + front..start + front + datagram];
-        self.epoch.key().seal(Header { lane: self.lane, index: self.epoch.index(), counter }, out);
-        tell_worn(desk, &self.epoch, worn);
+        self.epoch.key().seal(header, &mut self.buffer[start + front..start + front + datagram]);
         let mut whole = datagram;
-        if let Some(wrap) = &self.wrap {
+        if let Some(wrap) = &mut self.wrap {
             whole += Wrap::FRONT + Wrap::BACK;
-            wrap.seal(desk, &mut self.buffer[start..start + whole])?;
+            wrap.seal(desk, &mut self.buffer[start..start + whole], self.count)?;
         }
         self.couple(whole);
         Ok(())
@@ -260,6 +308,7 @@ impl Train {
         }
         self.len += datagram;
         self.count += 1;
+        debug_assert!(self.len <= MAX_BYTES && datagram <= self.stride, "no kernel takes this train");
     }
 
     /// Hands the sealed envelopes to the kernel.
@@ -293,7 +342,7 @@ impl Train {
     }
 
     fn socket<'d>(&self, desk: &'d Desk) -> &'d UdpSocket {
-        desk.socket_of(self.wrap.as_ref().map_or(self.lane, |wrap| wrap.lane))
+        desk.socket_of(self.wrap.as_ref().map_or(&self.counters, |wrap| &wrap.counters).lane)
     }
 
     fn count_sent(&self, datagrams: u64, bytes: u64) {
@@ -359,7 +408,7 @@ pub(super) fn send_alone(
     let len = sealed.len() as u64;
     let (lane, datagram) = match wrap {
         None => (desk.lane(), sealed),
-        Some(Wrap { epoch, lane, relayed }) => {
+        Some(Wrap { epoch, counters: Counters { lane, .. }, relayed }) => {
             let head = relayed.head(sealed.len() as u16);
             (lane, seal_alone(desk, &epoch, lane, [&head, &sealed], 0)?)
         }

@@ -105,5 +105,5 @@ pub(super) fn way_of(
         _ => 0,
     };
     let relayed = Relayed::new(tables.relay.me, host);
-    Ok((to, Some(Wrap { epoch: Arc::clone(epoch), lane, relayed })))
+    Ok((to, Some(Wrap::new(Arc::clone(epoch), lane, relayed))))
 }
