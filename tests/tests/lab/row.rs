@@ -37,7 +37,18 @@ fn the_ends_of_a_row_talk_through_the_middle_which_cannot_read_it() {
     each_hears_a_broadcast_once(&a, [&b, &c], "7010");
     each_hears_a_broadcast_once(&b, [&a, &c], "7011");
     println!("{}", left.run(["weft", "links"]).unwrap());
+    over_tcp_to_the_middle(&lab, [&a, &c]);
     assert_eq!(way(left, "h3").as_deref(), Some("h1"), "still through the middle");
+}
+
+/// UDP to the middle is blocked too: who relays is reached over TCP.
+fn over_tcp_to_the_middle(lab: &Lab, [a, c]: [&Container; 2]) {
+    let flow = Flow::start(a, c, &c.v4, "7002", "0123456789abcdef");
+    lab.block_udp("h1", "h2").unwrap();
+    println!("the middle over TCP after {:.1} s", reach_by(a.host, lab.host("h1"), "tcp").as_secs_f64());
+    flow.goes_on("it goes on over TCP and UDP");
+    assert!(c.pings(&a.v4));
+    flow.finish();
 }
 
 /// Neither the underlay nor the memory of the middle has what passes.
