@@ -13,6 +13,7 @@ use weft_router::mesh::{Delta, Gossip, Records};
 use weft_router::session::Hello;
 use weft_router::session::message::{MAX_MESSAGE_LEN, Message};
 
+use crate::attack_gossip;
 use crate::attack_member::Stage;
 use crate::forged::hex;
 
@@ -46,6 +47,7 @@ fn a_hostile_member_changes_nothing_that_is_not_its_own() {
         for _ in 0..20 {
             stage.attacker.obey(&format!("stream {}", hex(&[&[API][..], &[0xff; 3000]].concat())));
         }
+        attack_gossip::floods(stage);
         say(stage, true_facts(stage));
     });
 }

@@ -5,6 +5,7 @@
 mod addresses;
 mod attach;
 mod attack_frames;
+mod attack_gossip;
 mod attack_member;
 mod attack_path;
 mod attack_records;
