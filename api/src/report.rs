@@ -108,7 +108,7 @@ pub struct Link {
     pub rtt_ms: Option<f64>,
     /// Share of the last 32 probes that did not come back, 0 to 1.
     pub loss: f32,
-    /// The largest datagram.
+    /// The longest datagram that is known to pass.
     pub mtu: Option<u16>,
     /// What seals it.
     pub cipher: Option<Cipher>,

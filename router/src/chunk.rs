@@ -51,6 +51,8 @@ pub enum ChunkKind {
     Probe,
     /// The answer to a probe.
     Answer,
+    /// A part of a longer chunk (`crate::fragment`).
+    Fragment,
     /// A datagram of two other hosts (`crate::relay`).
     Relayed,
 }
@@ -115,7 +117,7 @@ fn read(kind: u8, body: Range<usize>, bytes: &[u8]) -> Result<Chunk, DropReason>
         PROBE | ANSWER if bytes.len() > MAX_PROBE_LEN => Err(DropReason::ProbeTooLong),
         PROBE => Ok(Chunk { kind: ChunkKind::Probe, body }),
         ANSWER => Ok(Chunk { kind: ChunkKind::Answer, body }),
-        FRAGMENT => Err(DropReason::ChunkFragment),
+        FRAGMENT => Ok(Chunk { kind: ChunkKind::Fragment, body }),
         RELAYED => Ok(Chunk { kind: ChunkKind::Relayed, body }),
         _ => Err(DropReason::ChunkUnknown),
     }
@@ -146,6 +148,12 @@ pub fn quic_head(len: u16) -> [u8; CHUNK_HEAD_LEN] {
 #[must_use]
 pub fn probe_head(answer: bool, len: u16) -> [u8; CHUNK_HEAD_LEN] {
     head(if answer { ANSWER } else { PROBE }, len)
+}
+
+/// The bytes before a fragment, whose own head is counted in `len`.
+#[must_use]
+pub fn fragment_head(len: u16) -> [u8; CHUNK_HEAD_LEN] {
+    head(FRAGMENT, len)
 }
 
 /// The bytes before a relayed datagram, whose own head is counted in `len`.
@@ -197,7 +205,8 @@ mod tests {
         let got = all(&bytes);
         let frame = ChunkKind::Frame { network, checksum: Checksum::NotComputed };
         assert_eq!(got[0], Ok(Chunk { kind: frame, body: 7..10 }));
-        assert_eq!(got[1..3], [Err(DropReason::ChunkFragment), Err(DropReason::ChunkUnknown)]);
+        assert_eq!(got[1], Ok(Chunk { kind: ChunkKind::Fragment, body: 13..15 }));
+        assert_eq!(got[2], Err(DropReason::ChunkUnknown));
         assert_eq!(got[3], Ok(Chunk { kind: ChunkKind::Piece { network }, body: 25..27 }));
         assert_eq!(&bytes[25..27], b"de");
         assert_eq!(got[4], Ok(Chunk { kind: ChunkKind::Quic, body: 30..31 }));

@@ -89,8 +89,10 @@ reasons! {
     ChunkTruncated = "chunk_truncated",
     /// A kind of chunk that this version does not know.
     ChunkUnknown = "chunk_unknown",
-    /// A fragment; this version sends and takes none.
-    ChunkFragment = "chunk_fragment",
+    /// A fragment that is none: absurd numbers, a repeated part, or one inside another.
+    FragmentInvalid = "fragment_invalid",
+    /// A chunk of which parts did not come in time, or while too many others waited for theirs.
+    FragmentLost = "fragment_lost",
     /// A QUIC packet longer than any that a host sends.
     ControlTooLong = "control_too_long",
     /// A control chunk while the control side's queue is full.

@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod drop;
 pub mod envelope;
+pub mod fragment;
 pub mod frame;
 pub mod join;
 pub mod mesh;

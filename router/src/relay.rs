@@ -23,6 +23,9 @@ pub const RELAY_LEN: usize = 17;
 pub const RELAY_HEAD_LEN: usize = CHUNK_HEAD_LEN + RELAY_LEN;
 /// What a relay takes of every datagram.
 pub const RELAY_OVERHEAD: usize = OVERHEAD + RELAY_HEAD_LEN;
+/// A relayed datagram of at most this length, a QUIC packet outside an envelope, gets through whatever a hop passes: in fragments.
+/// A longer one does not, so that the source's probes find out what does.
+pub const RELAY_ANYWAY: usize = 1200;
 /// The hop limit at the source.
 pub const MAX_HOPS: u8 = 8;
 /// Datagrams that one neighbour may have relayed: several times what a lane carries, so that none keeps the others out.

@@ -42,7 +42,7 @@ impl Doctor {
         down.is_empty()
     }
 
-    /// The route to each host against what the networks want to carry.
+    /// What is known to pass to each host against what the networks want to carry.
     fn mtu(&mut self, links: &[Link], networks: &[Network]) {
         let before = self.findings.len();
         for network in networks {
@@ -58,7 +58,7 @@ impl Doctor {
             } else {
                 format!("raise the MTU of the route to {} at least", u32::from(wanted) + 48)
             };
-            self.warning("mtu", format!("packets of network {name} up to its MTU of {mtu} do not fit the way to {hosts}, which takes {least} bytes: TCP is cut to fit, others are dropped (too_big_for_path): {remedy}"));
+            self.warning("mtu", format!("packets of network {name} up to its MTU of {mtu} do not fit the way to {hosts}, which takes {least} bytes: TCP is cut to fit, other senders are told by ICMP or their packets travel in fragments, which costs: {remedy}"));
         }
         if self.findings.len() == before {
             self.ok("mtu", "every network's packets fit the way to every host");

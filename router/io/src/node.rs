@@ -40,6 +40,7 @@ use weft_api::token::JoinWish;
 use weft_router::drop::DropCounters;
 use weft_router::mesh::{self, Limits, Signatures, Start};
 use weft_router::session::Why;
+use weft_router::session::mtu::CHECK_INTERVAL;
 use weft_router::switch::{Frozen, Table};
 
 use crate::lane::{Granted, LaneEvent, LaneHandle};
@@ -379,6 +380,7 @@ async fn drive(engine: Arc<Engine>) {
     engine.mesh_changed();
     let mut farewell: Option<Instant> = None;
     let mut measure = tokio::time::interval(MEASURE_EVERY);
+    let mut full = tokio::time::interval(CHECK_INTERVAL);
     loop {
         let now = Instant::now();
         // Nothing is timed finer, and a layer that asks for the past does not make the host spin.
@@ -386,6 +388,7 @@ async fn drive(engine: Arc<Engine>) {
         tokio::select! {
             () = sleep_until(wake) => engine.tick(),
             _ = measure.tick() => engine.measure(),
+            _ = full.tick() => engine.look_for_full(),
             () = engine.touched.notified() => {}
             () = engine.store.changed.notified() => {
                 if farewell.is_none() && engine.someone_was_removed() {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -87,6 +87,12 @@ pub struct SendEpoch {
     /// Bits: lanes that the peer hears, and lanes that had frames for it since that was last found out.
     heard: AtomicU64,
     wanted: AtomicU64,
+    /// Datagrams longer than any path passes were sent since it was asked last, and whether one was refused.
+    full: AtomicBool,
+    refused: AtomicBool,
+    /// The path's size is found out.
+    settled: AtomicBool,
+    fragments: AtomicU16,
     path: ArcSwapOption<Path>,
     sent: TrafficCounter,
     drops: DropCounters,
@@ -104,6 +110,10 @@ impl SendEpoch {
             carried: AtomicBool::new(false),
             heard: AtomicU64::new(1),
             wanted: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+            fragments: AtomicU16::new(0),
             path: ArcSwapOption::from_pointee(path),
             sent: TrafficCounter::default(),
             drops: DropCounters::new(),
@@ -131,6 +141,14 @@ impl SendEpoch {
     /// From the next batch on envelopes go here.
     pub fn set_path(&self, path: Option<Path>) {
         self.path.store(path.map(Arc::new));
+        self.settled.store(false, Ordering::Relaxed);
+    }
+
+    /// From the next batch on envelopes along the same path are at most so long. `settled`: senders may be told of it.
+    pub fn set_size(&self, datagram: u16, settled: bool) {
+        self.set_path(self.path().map(|path| Path { datagram, ..path }));
+        self.settled.store(settled, Ordering::Relaxed);
+        self.refused.store(false, Ordering::Relaxed);
     }
 
     /// From the next batch on frames of `lane`, not 0, go by it, or by lane 0 again. Until then the lane tells again that it
@@ -162,6 +180,7 @@ impl SendEpoch {
     /// Goes on where `before`, an earlier key for the same peer, goes: the path, and the lanes that the peer hears.
     pub(crate) fn follow(&self, before: &Self) {
         self.set_path(before.path());
+        self.settled.store(before.is_settled(), Ordering::Relaxed);
         self.heard.store(before.heard.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -190,6 +209,33 @@ impl SendEpoch {
     /// Whether frames were sealed with it since this was asked last.
     pub(crate) fn take_carried(&self) -> bool {
         self.carried.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn send_full(&self) {
+        if !self.full.load(Ordering::Relaxed) {
+            self.full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether datagrams longer than any path passes were sent since this was asked last.
+    pub(crate) fn take_full(&self) -> bool {
+        self.refused.store(false, Ordering::Relaxed);
+        self.full.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that the kernel refuses a datagram as too long; `true` if that is news.
+    pub(crate) fn refuse(&self) -> bool {
+        !self.refused.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the size of the path is found out.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
+    }
+
+    /// What the fragments of the next chunk are known by.
+    pub(crate) fn next_fragment(&self) -> u16 {
+        self.fragments.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn count_sent(&self, datagrams: u64, bytes: u64) {

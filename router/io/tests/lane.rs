@@ -469,7 +469,7 @@ fn what_cannot_leave_has_a_name() {
     pair.a.sends.set_path(None);
     pair.a.write(VnetHeader::default(), &udp(mac(1), b"no path"));
     pair.a.drops(&[(DropReason::NoPath, 1)]);
-    pair.a.sends.set_path(Some(Path { way: Way::Udp(pair.b.address()), datagram: 600 }));
+    pair.a.sends.set_path(Some(Path { way: Way::Udp(pair.b.address()), datagram: 60 }));
     pair.a.write(VnetHeader::default(), &udp(mac(1), &bytes(700)));
     pair.a.drops(&[(DropReason::NoPath, 1), (DropReason::TooBigForPath, 1)]);
     pair.a.write(VnetHeader::default(), &udp(mac(1), &bytes(1400)));
@@ -484,6 +484,40 @@ fn what_cannot_leave_has_a_name() {
     pair.a.write(VnetHeader::default(), &udp(mac(1), b"no network"));
     let gone = [(DropReason::NetworkUnknown, 1)];
     pair.a.drops(&[&before[..], &and, &gone].concat());
+}
+
+#[test]
+fn what_fits_no_envelope_travels_in_fragments_or_its_sender_is_told() {
+    let mut pair = Pair::new(Cipher::Aegis128L);
+    pair.a.sends.set_path(Some(Path { way: Way::Udp(pair.b.address()), datagram: 600 }));
+    let frame = udp(mac(1), &bytes(1300));
+    for _ in 0..20 {
+        pair.a.write(VnetHeader::default(), &frame);
+        assert_eq!(pair.b.read(), (VnetHeader::default(), frame.clone()));
+    }
+    let (vnet, open) = open_udp(7, &bytes(1300));
+    pair.a.write(vnet, &open);
+    assert_eq!(pair.b.read(), (vnet, open), "its checksum still open");
+    let epoch = Arc::clone(&pair.a.sends);
+    assert!(pair.a.lane.send_sealed(&epoch, ControlChunk::Quic(vec![0xc3; 1200])));
+    assert!(
+        matches!(pair.b.event(), LaneEvent::Quic { index: INDEX_AT_B, bytes, .. } if bytes == [0xc3; 1200])
+    );
+    pair.a.drops(&[]);
+
+    let mut table = table(0);
+    table.gateways = vec![IpAddr::V4(Ipv4Addr::new(10, 32, 0, 254))];
+    pair.a.set_table(table);
+    pair.a.sends.set_size(600, true);
+    eventually("an answer from the gateway", || {
+        pair.a.write(VnetHeader::default(), &frame);
+        pair.a.tap.set_read_timeout(Some(SILENCE)).unwrap();
+        let mut buffer = [0; 2048];
+        pair.a.tap.recv(&mut buffer).is_ok_and(|len| {
+            let frame = &buffer[VnetHeader::LEN..len];
+            frame[..6] == mac(0).0 && frame[34..36] == [3, 4] && frame[40..42] == [2, 0x23]
+        })
+    });
 }
 
 #[test]

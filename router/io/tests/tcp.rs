@@ -111,8 +111,7 @@ fn link(node: &Node) -> Link {
 }
 
 fn up_by(node: &Node, transport: &str) -> bool {
-    let link = link(node);
-    link.state == LinkState::Up && link.transport == transport
+    node.links().iter().any(|link| link.state == LinkState::Up && link.transport == transport)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! The header that the kernel puts before every frame of our tap, and expects before every frame we write.
 
+use crate::frame::{IpVersion, L4Protocol, Layout};
+
 /// `struct virtio_net_hdr` (10 bytes, little endian on a tap set so) with its fields as they stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VnetHeader {
@@ -58,6 +60,15 @@ impl VnetHeader {
     #[inline]
     pub fn needs_checksum(&self) -> bool {
         self.flags & VnetHeader::NEEDS_CSUM != 0
+    }
+
+    /// The header of the same frame, one segment of TCP, as of a superframe that has no other; `None` of any other frame.
+    #[must_use]
+    pub fn of_one_segment(self, layout: &Layout) -> Option<VnetHeader> {
+        let l4 = layout.l4().filter(|l4| l4.protocol == L4Protocol::Tcp)?;
+        let gso = if layout.ip?.version == IpVersion::V4 { Gso::Tcp4 } else { Gso::Tcp6 };
+        let (gso_type, gso_size) = (gso as u8, u16::MAX);
+        Some(VnetHeader { gso_type, gso_size, hdr_len: l4.header_end, ..self })
     }
 
     /// Whether the frame is a superframe, of a kind known to us or not.

@@ -6,6 +6,7 @@ use weft_api::id::BootId;
 
 use super::dialling::DIAL_TIMEOUT;
 use super::lanes::Lanes;
+use super::mtu;
 use super::peer::KEYS_LINGER;
 use super::rekey::Epochs;
 use super::{ConnectionId, Path};
@@ -54,6 +55,8 @@ pub(super) struct Connection {
     /// It has not got fresh keys when it should.
     pub worn: bool,
     pub lanes: Lanes,
+    /// The longest datagram that its path is said to pass, and whether to the end.
+    pub size: (u16, bool),
     pub heard: Duration,
     /// A probe came before it could be answered.
     pub asked: bool,
@@ -75,6 +78,7 @@ impl Connection {
             confirmed: false,
             worn: false,
             lanes: Lanes::default(),
+            size: (mtu::floor(path), false),
             heard: now,
             asked: false,
             probed: None,

@@ -9,6 +9,7 @@
 //! | `rekey` | fresh keys: when, who begins, when the old ones go |
 //! | `dialling` | which address is dialled when |
 //! | `lanes` | by which of our lanes frames go |
+//! | [`mtu`] | how long datagrams may be on a path |
 //! | `path`, `paths`, `ways` | what carries datagrams; which of a peer's paths is used, which are tried |
 //! | `relays` | which neighbours may relay to whom |
 //! | `streams` | when TCP is tried |
@@ -22,6 +23,7 @@ mod dialling;
 mod indexes;
 mod lanes;
 pub mod message;
+pub mod mtu;
 mod need;
 mod notice;
 mod path;
@@ -105,6 +107,10 @@ pub enum Event<'a> {
     Keep(&'a BTreeSet<HostId>),
     /// Frames go to this host, or wait to.
     Wanted(HostId),
+    /// Datagrams go to this host that are longer than those that pass anywhere ([`mtu::floor`]).
+    Full(HostId),
+    /// This host's kernel refuses datagrams of this length along this path to the host; it takes the other length, if it says.
+    TooBig(HostId, Path, u16, Option<u16>),
     /// The first authentic envelope under our index.
     FirstAuthentic(u32),
     /// An envelope from there had an index that nobody here knows.
@@ -163,6 +169,11 @@ pub enum Action {
     OpenStream(HostId, SocketAddr),
     /// Send this body, sealed, along this path whatever the connection's is; the flag says that it is an answer.
     Probe(ConnectionId, Path, [u8; probe::PROBE_LEN], bool),
+    /// The same, as a question padded to a datagram of this length. What does not fit the interface is told by [`Event::TooBig`].
+    ProbeSize(ConnectionId, Path, [u8; probe::PROBE_LEN], u16),
+    /// The path passes datagrams of this length; until it is said, of [`mtu::floor`]. The flag says that this is settled: a moment
+    /// later it will hardly be more.
+    SetSize(ConnectionId, u16, bool),
     /// Send this body, sealed, on this lane.
     ProbeLane(ConnectionId, u8, [u8; probe::PROBE_LEN]),
     /// Frames of this lane go by it from now on, or by lane 0 again.
@@ -331,6 +342,10 @@ impl Sessions {
             Event::Routes(routes) => self.relays.set_routes(routes),
             Event::Keep(hosts) => self.keep(now, hosts, actions),
             Event::Wanted(host) => self.want(now, host, actions),
+            Event::Full(host) => self.with_peer(now, actions, host, |peer, scene| peer.paths.full(scene.now)),
+            Event::TooBig(host, path, size, limit) => {
+                self.with_peer(now, actions, host, |peer, scene| peer.too_big(scene, path, size, limit));
+            }
             Event::FirstAuthentic(index) => {
                 let owner = self.peers.named(Name::Ours(index));
                 self.with(now, actions, owner, |peer, scene| {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::connection::{PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
+use super::mtu::{Ask, Mtu};
 use super::probe::{Echo, PROBE_LEN, Probe};
 use super::{MAX_ADDRESSES, Path};
 use crate::chunk::CHUNK_HEAD_LEN;
@@ -78,6 +79,7 @@ struct Known {
     credit: usize,
     /// Until then what it lost is not forgotten.
     grudge: Duration,
+    mtu: Mtu,
 }
 
 /// The paths to one peer.
@@ -105,6 +107,41 @@ impl Paths {
     /// Round trip and loss of the one in use.
     pub(super) fn quality(&self) -> (Option<Duration>, f32) {
         self.used.and_then(|p| self.get(p)).map_or((None, 0.0), |k| (k.echo.rtt(), k.echo.loss()))
+    }
+
+    /// The longest datagram that passes along the one in use, and whether that was found out to the end.
+    pub(super) fn size(&self) -> Option<(u16, bool)> {
+        self.used.and_then(|p| self.get(p)).map(|k| (k.mtu.size(), k.mtu.is_settled()))
+    }
+
+    /// Long datagrams go along the one in use.
+    pub(super) fn full(&mut self, now: Duration) {
+        self.used_one().into_iter().for_each(|k| k.mtu.full(now));
+    }
+
+    /// What is to be asked of the size of the one in use.
+    pub(super) fn ask_size(&mut self, now: Duration) -> Option<(Path, Ask)> {
+        let mut sequence = self.sequence;
+        let known = self.used_one()?;
+        let ask = known.mtu.tick(now, known.echo.rtt(), &mut sequence).map(|ask| (known.path, ask));
+        self.sequence = sequence;
+        ask
+    }
+
+    /// The answer to one of these questions came.
+    pub(super) fn size_answered(&mut self, now: Duration, number: u32) {
+        self.known.iter_mut().any(|k| k.mtu.answered(now, number));
+    }
+
+    /// This host's kernel refuses datagrams of `size` along a path.
+    pub(super) fn too_big(&mut self, path: Path, size: u16, limit: Option<u16>) {
+        let known = self.known.iter_mut().find(|k| k.path == path);
+        known.into_iter().for_each(|k| k.mtu.too_big(size, limit));
+    }
+
+    /// When [`Self::ask_size`] is due.
+    pub(super) fn next_size(&self) -> Option<Duration> {
+        self.used.and_then(|p| self.get(p))?.mtu.next()
     }
 
     /// Replaces what facts and routes name.
@@ -256,6 +293,11 @@ impl Paths {
         self.known.iter().find(|k| k.path == path)
     }
 
+    fn used_one(&mut self) -> Option<&mut Known> {
+        let used = self.used?;
+        self.known.iter_mut().find(|k| k.path == used)
+    }
+
     fn know(&mut self, now: Duration, path: Path) -> Option<&mut Known> {
         let at = match self.known.iter().position(|k| k.path == path) {
             Some(at) => at,
@@ -366,6 +408,7 @@ impl Known {
             since: now,
             credit: 0,
             grudge: Duration::ZERO,
+            mtu: Mtu::new(path),
         }
     }
 

@@ -10,6 +10,7 @@ use super::connection::{Connection, Stage};
 use super::dialling::{Dialling, Jitter, MAX_RELAY_DIALS};
 use super::indexes::Indexes;
 use super::lanes::{LaneProbe, Lanes, Step};
+use super::mtu::{self, SizeProbe};
 use super::need::Need;
 use super::paths::{Heard, Paths};
 use super::peers::Name;
@@ -162,6 +163,7 @@ impl Peer {
         connection.replaces |= hello.replaces;
         connection.enter(Stage::Ready, scene.now);
         let path = connection.path;
+        connection.size = (mtu::floor(path), false);
         let older: Vec<ConnectionId> = self
             .connections
             .iter()
@@ -216,6 +218,9 @@ impl Peer {
         let Some(connection) = self.connections.iter_mut().find(|c| c.epochs.opens(index)) else { return };
         if let Some(probe) = LaneProbe::read(body) {
             return Self::lane_probed(scene, connection, probe);
+        }
+        if let Some(probe) = SizeProbe::read(body) {
+            return self.size_probed(scene, index, from, probe);
         }
         if !connection.ready() {
             connection.asked = true; // It knows our index, we do not know its yet.
@@ -288,6 +293,7 @@ impl Peer {
         self.suspect(scene);
         self.rekey_due(scene);
         self.probe(scene);
+        self.probe_size(scene);
         self.change_path(scene);
         for connection in self.connections.iter_mut().filter(|c| c.ready()) {
             scene.with_lanes(connection, |now, lanes, steps| lanes.tick(now, steps));
@@ -310,7 +316,8 @@ impl Peer {
         let idle = self.need.ends().filter(|_| !self.connections.is_empty());
         let paths = self.paths.next_wake(self.lower);
         let streams = self.streams.next();
-        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths, idle, streams];
+        let size = self.paths.next_size().filter(|_| self.up);
+        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths, idle, streams, size];
         connections.chain(rest).flatten().min()
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use weft_api::id::HostId;
 
 use super::connection::{Connection, Stage};
+use super::mtu::{self, SizeProbe};
 use super::peer::{Peer, Scene};
 use super::streams::Reach;
 use super::{Action, ConnectionId, Path, StreamId};
@@ -121,6 +122,35 @@ impl Peer {
         scene.act(Action::Probe(id, path, body, false));
     }
 
+    /// Finds out how long datagrams may be, once the session works.
+    pub(super) fn probe_size(&mut self, scene: &mut Scene<'_>) {
+        let Some(used) = self.used.filter(|_| self.up) else { return };
+        if let Some((path, ask)) = self.paths.ask_size(scene.now) {
+            scene.act(Action::ProbeSize(used, path, ask.full, ask.size));
+            scene.act(Action::Probe(used, path, ask.short, false));
+        }
+    }
+
+    pub(super) fn size_probed(&mut self, scene: &mut Scene<'_>, index: u32, from: Path, probe: SizeProbe) {
+        match probe {
+            SizeProbe::Question(answer) => {
+                if let Some(connection) = self.by_index(index).filter(|c| c.ready()) {
+                    scene.act(Action::Probe(connection.id, from, answer, true));
+                }
+            }
+            SizeProbe::Answer(number) => {
+                self.paths.size_answered(scene.now, number);
+                self.follow(scene);
+            }
+        }
+    }
+
+    /// This host's kernel refuses datagrams of `size` along a path.
+    pub(super) fn too_big(&mut self, scene: &mut Scene<'_>, path: Path, size: u16, limit: Option<u16>) {
+        self.paths.too_big(path, size, limit);
+        self.follow(scene);
+    }
+
     /// Takes the better path if there is one, with every connection that can go by it.
     pub(super) fn change_path(&mut self, scene: &mut Scene<'_>) {
         if let Some(path) = self.paths.better(scene.now) {
@@ -132,8 +162,13 @@ impl Peer {
     pub(super) fn follow(&mut self, scene: &mut Scene<'_>) {
         let Some(path) = self.paths.used() else { return };
         for connection in self.connections.iter_mut().filter(|c| c.ready() && c.path != path) {
-            connection.path = path;
+            (connection.path, connection.size) = (path, (mtu::floor(path), false));
             scene.actions.push(Action::SetPath(connection.id, path));
+        }
+        let Some(size) = self.paths.size() else { return };
+        for connection in self.connections.iter_mut().filter(|c| c.ready() && c.size != size) {
+            connection.size = size;
+            scene.actions.push(Action::SetSize(connection.id, size.0, size.1));
         }
     }
 }

@@ -111,7 +111,12 @@ fn advertisement(to: Mac, holder: Mac, asker: Ipv6Addr, target: Ipv6Addr) -> Vec
 }
 
 /// `frame` and an ICMPv6 packet behind it, its checksum filled in (RFC 4443 2.3).
-fn ipv6_icmp(mut frame: Vec<u8>, source: Ipv6Addr, destination: Ipv6Addr, mut icmp: Vec<u8>) -> Vec<u8> {
+pub(super) fn ipv6_icmp(
+    mut frame: Vec<u8>,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    mut icmp: Vec<u8>,
+) -> Vec<u8> {
     let len = icmp.len() as u16;
     let pseudo = Sum::of(&source.octets()).and(&destination.octets()).and_u16(len);
     let sum = pseudo.and_u16(PROTOCOL_ICMPV6.into()).and(&icmp).checksum();
@@ -125,7 +130,7 @@ fn ipv6_icmp(mut frame: Vec<u8>, source: Ipv6Addr, destination: Ipv6Addr, mut ic
     frame
 }
 
-fn ethernet(to: Mac, from: Mac, ethertype: u16) -> Vec<u8> {
+pub(super) fn ethernet(to: Mac, from: Mac, ethertype: u16) -> Vec<u8> {
     [&to.0[..], &from.0, &ethertype.to_be_bytes()].concat()
 }
 

@@ -28,6 +28,9 @@ pub const MEMBER_FLOODS: Rate = Rate { per_second: 30_000, burst: 15_000 };
 /// (`MembershipLimit`).
 pub const MEMBERSHIPS_HEARD: Rate = Rate { per_second: 50, burst: 200 };
 
+/// Answers that one source gets to frames too big for the path; further ones die without ([`super::TooBig::Drop`]).
+pub const TOO_BIG_TOLD: Rate = Rate { per_second: 20, burst: 100 };
+
 /// The memory of one network.
 #[derive(Debug)]
 pub struct Memory {
@@ -40,6 +43,7 @@ pub struct Memory {
     by_source: Allowances<Mac>,
     by_member: Allowances<HostId>,
     by_hearing: Allowances<Option<Mac>>,
+    by_too_big: Allowances<Mac>,
 }
 
 /// A MAC that was to move once too often.
@@ -74,6 +78,7 @@ impl Memory {
             by_source: Allowances::new(SOURCE_FLOODS),
             by_member: Allowances::new(MEMBER_FLOODS),
             by_hearing: Allowances::new(MEMBERSHIPS_HEARD),
+            by_too_big: Allowances::new(TOO_BIG_TOLD),
         }
     }
 
@@ -122,6 +127,11 @@ impl Memory {
     /// Takes `frames` out of what another host may flood into this one.
     pub(super) fn flooded_by(&mut self, host: HostId, frames: u32, now: Duration) -> Result<(), DropReason> {
         if self.by_member.take(host, frames, now) { Ok(()) } else { Err(DropReason::MemberFloods) }
+    }
+
+    /// Takes one out of the answers that `source` gets.
+    pub(super) fn tell_too_big(&mut self, source: Mac, now: Duration) -> bool {
+        self.by_too_big.take(source, 1, now)
     }
 
     /// Takes one out of the frames about groups that are heard of a source, or of all that have no fact.

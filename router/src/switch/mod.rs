@@ -11,6 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod ties;
+mod too_big;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,9 +27,10 @@ pub use answer::answer;
 use group::Heard;
 pub use memory::{
     Frozen, LEARNED_LIFE, LEARNED_PER_HOST, MEMBER_FLOODS, MEMBERSHIPS_HEARD, MOVE_LIMIT, MOVE_WINDOW,
-    Memory, SOURCE_FLOODS,
+    Memory, SOURCE_FLOODS, TOO_BIG_TOLD,
 };
 pub use table::{Block, Members, Owner, Table};
+pub use too_big::{TooBig, too_big};
 
 const VLAN_TAG_LEN: usize = 4;
 /// 01:80:c2:00:00:0x: protocols between a bridge and its neighbour (IEEE 802.1Q 8.6.3).

@@ -132,7 +132,11 @@ fn step(tested: &mut Tested, input: &mut Input<'_>) {
             tested.tell(Event::StreamOpened(host(which), address, stream));
         }
         14 => tested.tell(Event::StreamEnded(StreamId(which as u64))),
-        15 => tested.tell(Event::Wanted(host(which))),
+        15 => {
+            tested.tell(Event::Wanted(host(which)));
+            tested.tell(Event::Full(host(which)));
+            tested.tell(Event::TooBig(host(which), path, input.u16(), Some(input.u16())));
+        }
         16 => {
             let kept = (0..HOSTS).filter(|n| which >> n & 1 == 1).map(host).collect();
             tested.tell(Event::Keep(&kept));

@@ -1,16 +1,20 @@
 //! Datagrams from the underlay and, once opened, the chunks of a member.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use weft_api::id::NetworkId;
 use weft_api::roster::Cipher;
 use weft_router::chunk::{Chunk, ChunkKind, Chunks, frame_head, piece_head, probe_head, quic_head};
+use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
+use weft_router::fragment::{self, MAX_OPEN_EACH, Reassembly};
 use weft_router::offload::plain::Checksum;
 use weft_router::relay::{RELAY_LEN, Relayed};
 use weft_router::replay::{ReplayWindow, WINDOW};
 use weft_router::seal::{Chain, Direction};
 use weft_router::session::probe::Probe;
+use weft_router::stream::MAX_DATAGRAM;
 
 use crate::cast::host;
 use crate::input::{Input, with_length};
@@ -88,6 +92,7 @@ pub(crate) fn chunks(bytes: &[u8]) {
 
 fn read_chunks(bytes: &[u8]) {
     let (mut walk, mut before, mut read) = (Chunks::new(), 0, 0);
+    let (mut parts, mut fragments) = (Reassembly::new(), 0);
     while let Some(next) = walk.next_in(bytes) {
         read += 1;
         assert!(read <= bytes.len(), "the walk goes on although nothing is left");
@@ -102,6 +107,18 @@ fn read_chunks(bytes: &[u8]) {
                 }
             }
             ChunkKind::Frame { .. } => crate::frames::arrived(body),
+            ChunkKind::Fragment => {
+                fragments += 1;
+                let taken = parts.take(Duration::from_millis(fragments), (1, 0), body);
+                if let Ok(Some(whole)) = &taken {
+                    assert!(whole.len() <= MAX_DATAGRAM);
+                    if let Some(Ok(chunk)) = Chunks::new().next_in(whole) {
+                        assert!(chunk.body.end <= whole.len());
+                    }
+                }
+                assert!(!matches!(taken, Err(reason) if reason != DropReason::FragmentInvalid));
+                assert!(fragments <= MAX_OPEN_EACH as u64 || parts.take_lost() <= fragments);
+            }
             ChunkKind::Relayed => {
                 if let Ok(relayed) = Relayed::read(body) {
                     assert_eq!(relayed.body()[..], body[..RELAY_LEN]);
@@ -130,6 +147,9 @@ pub(crate) fn chunk_rows() -> Vec<Vec<u8>> {
         rows.push(head(&open, &frame));
         rows.push(head(&frame_head(network, Checksum::Computed, length(&frame)), &frame));
     }
+    let frame = rows[5].clone();
+    let parts = fragment::cut(7, frame.len(), 40).expect("it can be cut");
+    rows.push(parts.flat_map(|(head, part)| [&head[..], &frame[part]].concat()).collect());
     rows.push([rows.concat(), vec![0; 20]].concat());
     rows
 }

@@ -4,7 +4,7 @@
 //! | target | bytes come from | promises beside "no panic, no overflow" |
 //! |---|---|---|
 //! | `envelope` | anybody on the underlay | nothing opens that was not sealed; no counter is taken twice |
-//! | `chunks` | a member | bodies lie within the envelope, in order |
+//! | `chunks` | a member | bodies lie within the envelope, in order; what fragments become is bounded |
 //! | `pieces` | a member | what is written to the tap keeps to PROTOCOL 8 |
 //! | `relay` | a member | whatever routes are believed, no datagram travels more than the hop limit, or by a stranger |
 //! | `streams` | anybody who opens a TCP stream | records are the same however they are cut; who is inside is bounded |

@@ -7,6 +7,7 @@ use weft_api::id::HostId;
 use weft_router::mesh;
 use weft_router::replay::ReplayWindow;
 use weft_router::session::message::Message;
+use weft_router::session::probe::PROBE_LEN;
 use weft_router::session::{Action, ConnectionId, DIAL_TIMEOUT, Event, Path, Rekey, Remote, Share};
 
 use crate::host::{Opening, Sealing};
@@ -30,6 +31,8 @@ const ENVELOPE: usize = 32;
 /// A chunk's head, and QUIC's own.
 const QUIC: usize = 3 + 30;
 const RELAY: usize = 20;
+/// The MTU of every host's own interface, or more if the underlay passes more.
+const ETHERNET: usize = 1500;
 const INITIAL: usize = 1200;
 /// Of a message, in one packet.
 const PACKET: usize = 1100;
@@ -110,7 +113,15 @@ impl World {
             Action::Probe(id, path, body, _) => {
                 if let Some((peer, _)) = host.peers.get(&id) {
                     let to = path.to(*peer);
-                    self.seal(n, id, to, Body::Probe(body));
+                    self.seal(n, id, to, Body::Probe(body, 0));
+                }
+            }
+            Action::ProbeSize(id, path, body, size) => self.probe_size(n, id, path, body, size),
+            Action::SetSize(id, size, _) => {
+                let passes = self.underlay.weather.mtu;
+                if HEADERS + usize::from(size) > passes {
+                    self.broken
+                        .push(format!("host {n} takes {size} bytes to pass an underlay of {passes}: {id:?}"));
                 }
             }
             Action::ProbeLane(..) => {}
@@ -122,6 +133,17 @@ impl World {
             Action::LinkDown(peer) => drop(host.up.remove(&peer)),
             Action::Count(reason) => *host.counts.entry(reason).or_default() += 1,
         }
+    }
+
+    /// What exceeds the host's own interface is refused at once, what exceeds the way is lost there.
+    fn probe_size(&mut self, n: usize, id: ConnectionId, path: Path, body: [u8; PROBE_LEN], size: u16) {
+        let Some((peer, _)) = self.hosts[n].peers.get(&id).copied() else { return };
+        let interface = self.underlay.weather.mtu.max(ETHERNET) - HEADERS;
+        if path.is_direct() && usize::from(size) > interface {
+            let limit = u16::try_from(interface).ok();
+            return self.session(n, Event::TooBig(peer, path, size, limit));
+        }
+        self.seal(n, id, path.to(peer), Body::Probe(body, size.into()));
     }
 
     fn set_path(&mut self, n: usize, id: ConnectionId, path: Path) {
@@ -350,7 +372,7 @@ impl World {
             self.session(n, Event::Moved(index, address, HEADERS + ENVELOPE));
         }
         match body {
-            Body::Probe(body) => self.session(n, Event::Probe(index, from.path(), &body)),
+            Body::Probe(body, _) => self.session(n, Event::Probe(index, from.path(), &body)),
             Body::Frame(network, frame) => self.deliver(n, sender, network, &frame),
         }
     }
@@ -359,7 +381,7 @@ impl World {
 impl Traffic {
     fn of(&mut self, datagram: &Datagram) -> &mut u64 {
         match datagram {
-            Datagram::Envelope { body: Body::Probe(_), .. } => &mut self.probes,
+            Datagram::Envelope { body: Body::Probe(..), .. } => &mut self.probes,
             Datagram::Stream { said: Said::Message(message, _), .. }
                 if matches!(**message, Message::Mesh(_)) =>
             {
@@ -378,7 +400,9 @@ impl Datagram {
             Self::Initial { .. } | Self::Answer { .. } => HEADERS + INITIAL,
             Self::Stream { said, .. } => HEADERS + ENVELOPE + QUIC + said.len().min(PACKET),
             Self::Heard { .. } => HEADERS + ENVELOPE + QUIC + 6,
-            Self::Envelope { body: Body::Probe(body), .. } => HEADERS + ENVELOPE + 3 + body.len(),
+            Self::Envelope { body: Body::Probe(body, size), .. } => {
+                HEADERS + (ENVELOPE + 3 + body.len()).max(*size)
+            }
             Self::Envelope { body: Body::Frame(_, frame), .. } => HEADERS + ENVELOPE + 7 + frame.len(),
             Self::Notice { .. } => HEADERS + 16,
             Self::Relayed(relayed) => relayed.inner.len() + ENVELOPE + RELAY,

@@ -64,7 +64,8 @@ pub(crate) enum Datagram {
 /// What is sealed.
 #[derive(Clone)]
 pub(crate) enum Body {
-    Probe([u8; PROBE_LEN]),
+    /// A probe, and the length of datagram that it is padded to.
+    Probe([u8; PROBE_LEN], usize),
     Frame(usize, Rc<[u8]>),
 }
 

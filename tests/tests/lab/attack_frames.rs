@@ -83,7 +83,7 @@ fn a_hostile_member_gets_no_forged_frame_through() {
 fn chunks() -> Vec<Attack> {
     vec![
         ("a chunk of an unknown kind", "chunk_unknown", chunk(99, &[1; 30])),
-        ("a fragment", "chunk_fragment", chunk(FRAGMENT, &[1; 30])),
+        ("a fragment", "fragment_invalid", chunk(FRAGMENT, &[1, 1, 2, 1, 9])),
         ("a chunk longer than its envelope", "chunk_truncated", chunk_that_says(1000, FRAME, &[0; 40])),
         ("a chunk without its length", "chunk_truncated", vec![FRAME, 0]),
         ("a frame without its network", "chunk_truncated", chunk(FRAME, &[0, 0, 1])),

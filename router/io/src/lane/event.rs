@@ -42,7 +42,7 @@ pub enum ControlChunk {
 pub struct Aim {
     /// This path instead of the session's: a challenge to a candidate.
     pub path: Option<Path>,
-    /// Padded to a datagram of this length: a probe of the path MTU. Too small a number has no effect.
+    /// Padded to a datagram of this length: a probe of the path's size, never sent as fragments. Too small a number has no effect.
     pub datagram: Option<u16>,
     /// On this lane, from its own port: a probe whether the peer hears it.
     pub lane: u8,
@@ -160,6 +160,17 @@ pub enum LaneEvent {
         index: u32,
         /// The lane.
         lane: u8,
+    },
+    /// The kernel refused a datagram of this length along a path: told once until the size changes, and of each probe.
+    TooBig {
+        /// The peer.
+        host: HostId,
+        /// The path.
+        way: Path,
+        /// The length.
+        size: u16,
+        /// What is known to fit instead.
+        limit: Option<u16>,
     },
     /// The kernel refused an offload; the lane goes on without it.
     OffloadLost {

@@ -10,6 +10,7 @@ use weft_api::id::HostId;
 use weft_router::chunk::{Chunk, ChunkKind, Chunks};
 use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
+use weft_router::fragment::Reassembly;
 use weft_router::relay::{Onward, RELAY_LEN, RelayLimits, Relayed};
 use weft_router::session::Remote;
 use weft_router::stream::datagram_at;
@@ -19,7 +20,7 @@ use super::deliver::{Deliverer, Origin};
 use super::desk::Desk;
 use super::event::{LaneEvent, MAX_QUIC_LEN};
 use super::port::Port;
-use super::ring::Ring;
+use super::ring::{Ring, SLOT_LEN};
 use super::trains::Trains;
 use crate::sys;
 use crate::tables::{ReceiveEpoch, Tables};
@@ -39,6 +40,9 @@ pub(super) struct Inbox {
     proven: bool,
     /// What was last relayed in this batch, by whom and where to: the next is mostly of the same.
     judged: Option<(HostId, Relayed, Onward)>,
+    fragments: Reassembly,
+    /// Where a chunk lies that came in fragments, while it is read.
+    spare: Option<Box<[u8]>>,
 }
 
 /// The epoch of the latest envelope: the next is mostly of the same.
@@ -92,6 +96,8 @@ impl Inbox {
             records,
             proven: false,
             judged: None,
+            fragments: Reassembly::new(),
+            spare: Some(vec![0; SLOT_LEN].into_boxed_slice()),
         }
     }
 
@@ -282,12 +288,44 @@ impl Inbox {
                     });
                     Ok(())
                 }
+                ChunkKind::Fragment => self.fragment(around, origin, body, from, datagram),
                 ChunkKind::Relayed => self.relayed(around, origin, body, from),
             };
             if let Err(reason) = taken {
                 desk.drop_on(origin.epoch.drops(), reason, 1);
             }
         }
+    }
+
+    /// A part of a chunk; the last one to come has it read, in a buffer of its own that takes the place of the current one.
+    fn fragment(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        origin: &Origin,
+        body: Range<usize>,
+        from: Remote,
+        datagram: usize,
+    ) -> Result<(), DropReason> {
+        // None: this one came in fragments itself.
+        let Some(mut buffer) = self.spare.take() else { return Err(DropReason::FragmentInvalid) };
+        let source = (origin.epoch.index(), origin.lane);
+        let taken = self.fragments.take(around.now, source, &self.ring.slot()[body]);
+        match self.fragments.take_lost() {
+            0 => {}
+            lost => around.desk.drop_on(origin.epoch.drops(), DropReason::FragmentLost, lost),
+        }
+        let Ok(Some(whole)) = taken else {
+            self.spare = Some(buffer);
+            return taken.map(drop);
+        };
+        buffer[..whole.len()].copy_from_slice(&whole);
+        // Pieces that wait lie in the buffer that makes room.
+        self.deliverer.deliver(around, &self.ring);
+        let before = self.ring.exchange(buffer);
+        self.chunks(around, origin, 0..whole.len(), from, datagram);
+        self.deliverer.deliver(around, &self.ring);
+        self.spare = Some(self.ring.exchange(before));
+        Ok(())
     }
 
     /// A datagram that a neighbour relays: for this host, or to be passed on.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use weft_api::id::{HostId, NetworkId};
 use weft_router::drop::DropReason;
-use weft_router::offload::plain::settle;
-use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader};
-use weft_router::switch::{self, Headers, Outbound, Table, group, ties};
+use weft_router::offload::plain::{Checksum, settle};
+use weft_router::offload::{Cut, CutError, Merge, Merged, Offer, VnetHeader, segment};
+use weft_router::switch::{self, Headers, Outbound, Table, TooBig, group, ties};
 
 use super::desk::Desk;
 use super::event::LaneEvent;
@@ -150,32 +150,102 @@ impl Sender<'_> {
         }
         if vnet.is_superframe() {
             *self.superframes = self.superframes.wrapping_add(1);
-            self.each_copy(verdict, |desk, network, train, mtu, id| {
-                let cut = Cut::new(vnet, frame, train.cut_limits(mtu), id).map_err(reason_of)?;
-                train.push_pieces(desk, network, &cut)
+            let narrow = self.each_copy(verdict, |desk, network, train, mtu, id| {
+                match Cut::new(vnet, frame, train.cut_limits(mtu), id) {
+                    Ok(cut) => train.push_pieces(desk, network, &cut).map(|()| Fit::Sent),
+                    Err(CutError::UdpTooBig { .. }) => Ok(Fit::Not),
+                    Err(error) => Err(reason_of(error)),
+                }
             });
+            for host in narrow {
+                self.send_segments(host, vnet, frame)?;
+            }
         } else {
             let checksum = settle(vnet, Some(&layout), frame).map_err(|_| DropReason::ChecksumImpossible)?;
-            self.each_copy(verdict, |desk, network, train, _, _| {
-                train.push_frame(desk, network, checksum, frame)
+            let narrow = self.each_copy(verdict, |desk, network, train, _, _| match train.room() {
+                room if frame.len() > room => Ok(Fit::Not),
+                _ => train.push_frame(desk, network, checksum, frame).map(|()| Fit::Sent),
             });
+            for host in narrow {
+                self.send_too_big(host, checksum, vnet, frame)?;
+            }
         }
         Ok(())
     }
 
+    /// Sends a frame to a host whose path it does not fit.
+    #[cold]
+    fn send_too_big(
+        &mut self,
+        host: HostId,
+        checksum: Checksum,
+        vnet: &VnetHeader,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        let (desk, table) = (self.desk, self.table);
+        let headers = Headers::of(frame)?;
+        let train = self.trains.to(desk, self.tables, host)?;
+        // One segment of TCP is a superframe of one, as long as nobody has computed its checksum.
+        let whole = vnet.of_one_segment(headers.layout()).filter(|_| checksum == Checksum::NotComputed);
+        if let Some(whole) = whole
+            && let Ok(cut) = Cut::new(&whole, frame, train.cut_limits(table.mtu), *self.superframes)
+        {
+            *self.superframes = self.superframes.wrapping_add(1);
+            return train.push_pieces(desk, table.network, &cut);
+        }
+        if !train.is_settled() {
+            // Who is told remembers it for ten minutes.
+            return train.push_fragments(desk, table.network, checksum, frame);
+        }
+        match switch::too_big(table, &mut self.port.memory, &headers, train.room(), self.now) {
+            TooBig::Cut => train.push_fragments(desk, table.network, checksum, frame),
+            TooBig::Drop => Err(DropReason::TooBigForPath),
+            TooBig::Tell(answer) => {
+                write_own(&self.port.tap, &answer)?;
+                Err(DropReason::TooBigForPath)
+            }
+        }
+    }
+
+    /// Sends the datagrams of a UDP superframe to a host for whose path each is too big: their boundaries are content.
+    #[cold]
+    fn send_segments(&mut self, host: HostId, vnet: &VnetHeader, frame: &[u8]) -> Result<(), DropReason> {
+        let mut segments = Vec::new();
+        segment::each(vnet, frame, Checksum::NotComputed, |vnet, headers, payload| {
+            segments.push((vnet, [headers, payload].concat()));
+        })
+        .map_err(reason_of)?;
+        for (vnet, mut frame) in segments {
+            let layout = *Headers::of(&frame)?.layout();
+            let checksum =
+                settle(&vnet, Some(&layout), &mut frame).map_err(|_| DropReason::ChecksumImpossible)?;
+            let train = self.trains.to(self.desk, self.tables, host)?;
+            if frame.len() <= train.room() {
+                train.push_frame(self.desk, self.table.network, checksum, &frame)?;
+            } else {
+                self.send_too_big(host, checksum, &vnet, &frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the hosts whose path it does not fit.
     #[inline]
     fn each_copy(
         &mut self,
         verdict: Outbound<'_>,
-        mut push: impl FnMut(&Desk, NetworkId, &mut Train, u16, u16) -> Result<(), DropReason>,
-    ) {
+        mut push: impl FnMut(&Desk, NetworkId, &mut Train, u16, u16) -> Result<Fit, DropReason>,
+    ) -> Vec<HostId> {
         let (desk, network, mtu, id) = (self.desk, self.table.network, self.table.mtu, *self.superframes);
         let now = self.now;
+        let mut narrow = Vec::new();
         let mut copy = |host: HostId| match self.trains.to(desk, self.tables, host) {
             Ok(train) => {
                 train.epoch().carry();
-                if let Err(reason) = push(desk, network, train, mtu, id) {
-                    desk.drop_on(train.epoch().drops(), reason, 1);
+                match push(desk, network, train, mtu, id) {
+                    Ok(Fit::Sent) => {}
+                    Ok(Fit::Not) => narrow.push(host),
+                    Err(reason) => desk.drop_on(train.epoch().drops(), reason, 1),
                 }
             }
             Err(reason) => {
@@ -193,7 +263,14 @@ impl Sender<'_> {
             }
             Outbound::Answer(..) | Outbound::Probe | Outbound::Drop(_) => {}
         }
+        narrow
     }
+}
+
+/// Whether a frame fits the path to a host.
+enum Fit {
+    Sent,
+    Not,
 }
 
 /// Lanes may send under one number (that of lane 0): their superframes are told apart by where they begin to count.

@@ -9,7 +9,10 @@ use arc_swap::Guard;
 use tokio::sync::mpsc;
 use weft_router::chunk::{MAX_PROBE_LEN, probe_head, quic_head, relayed_head};
 use weft_router::drop::DropReason;
+use weft_router::envelope::OVERHEAD;
+use weft_router::fragment;
 use weft_router::relay::RelayLimits;
+use weft_router::session::mtu::floor;
 
 use super::carrier::Records;
 use super::desk::Desk;
@@ -140,11 +143,16 @@ impl Lane {
 
     fn send_control(&self, command: &Command) -> Result<(), DropReason> {
         let Command { epoch, chunk, aim } = command;
-        let way = match aim.path {
-            Some(way) => way,
-            None => epoch.path().ok_or(DropReason::NoPath)?.way,
+        let path = epoch.path();
+        let way = aim.path.or(path.map(|path| path.way)).ok_or(DropReason::NoPath)?;
+        let (to, wrap, most) = way_of(&self.desk, &self.tables, epoch.host(), way)?;
+        let too_big = |size: u16, limit: Option<u16>| {
+            self.desk.tell(LaneEvent::TooBig { host: epoch.host(), way, size, limit });
+            Ok(())
         };
-        let (to, wrap) = way_of(&self.desk, &self.tables, epoch.host(), way)?;
+        if let Some(size) = aim.datagram.filter(|size| *size > most) {
+            return too_big(size, Some(most));
+        }
         let padded = aim.datagram.map_or(0, usize::from);
         let len = |body: &[u8]| u16::try_from(body.len()).map_err(|_| DropReason::TooBigForPath);
         let (head, body) = match chunk {
@@ -156,8 +164,21 @@ impl Lane {
             ControlChunk::Answer(body) => (probe_head(true, len(body)?), body),
             ControlChunk::Relayed(body) => (relayed_head(len(body)?), body),
         };
-        let sealed = seal_alone(&self.desk, epoch, self.desk.lane(), [&head, body], padded)?;
-        send_alone(&self.desk, epoch, &to, wrap, sealed)
+        let passes = path.filter(|path| path.way == way).map_or(floor(way), |path| path.datagram).min(most);
+        let room = usize::from(passes).saturating_sub(OVERHEAD);
+        if aim.datagram.is_some() || head.len() + body.len() <= room {
+            let sealed = seal_alone(&self.desk, epoch, self.desk.lane(), [&head, body], padded)?;
+            return match (send_alone(&self.desk, epoch, &to, wrap.as_ref(), sealed), aim.datagram) {
+                (Err(DropReason::DatagramTooBig), Some(size)) => too_big(size, None),
+                (sent, _) => sent,
+            };
+        }
+        let chunk = [&head[..], body].concat();
+        for (head, part) in fragment::cut(epoch.next_fragment(), chunk.len(), room)? {
+            let sealed = seal_alone(&self.desk, epoch, self.desk.lane(), [&head, &chunk[part]], 0)?;
+            send_alone(&self.desk, epoch, &to, wrap.as_ref(), sealed)?;
+        }
+        Ok(())
     }
 
     /// Until a tap, the socket or the control side has something.

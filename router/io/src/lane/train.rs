@@ -11,9 +11,10 @@ use weft_api::id::NetworkId;
 use weft_router::chunk::{NETWORK_HEAD_LEN, frame_head, piece_head};
 use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, OVERHEAD, TAG_LEN};
+use weft_router::fragment;
 use weft_router::offload::plain::Checksum;
 use weft_router::offload::{Cut, CutLimits};
-use weft_router::relay::{RELAY_HEAD_LEN, RELAY_OVERHEAD, Relayed};
+use weft_router::relay::{RELAY_ANYWAY, RELAY_HEAD_LEN, RELAY_OVERHEAD, Relayed};
 use weft_router::stream::MAX_DATAGRAM;
 
 use super::carrier::Carrier;
@@ -93,6 +94,14 @@ impl Wrap {
     }
 }
 
+/// How long envelopes may be.
+pub(super) struct Sizes {
+    /// On the path in use.
+    pub datagram: u16,
+    /// On any path of its kind.
+    pub floor: u16,
+}
+
 /// Envelopes for one peer.
 pub(super) struct Train {
     epoch: Arc<SendEpoch>,
@@ -100,8 +109,9 @@ pub(super) struct Train {
     to: Carrier,
     /// A neighbour relays: each envelope travels in one of the neighbour's.
     wrap: Option<Wrap>,
-    /// The longest envelope for the peer.
+    /// The longest envelope for the peer, and the longest that passes anywhere.
     datagram: usize,
+    floor: usize,
     buffer: Box<[u8]>,
     /// Bytes of sealed envelopes.
     len: usize,
@@ -118,16 +128,16 @@ impl Train {
         desk: &Desk,
         epoch: Arc<SendEpoch>,
         (to, wrap): (Carrier, Option<Wrap>),
-        datagram: u16,
+        sizes: Sizes,
         buffer: Box<[u8]>,
     ) -> Self {
         let lane = if epoch.hears(desk.lane()) { desk.lane() } else { 0 };
         if lane != desk.lane() && epoch.wants(desk.lane()) {
             desk.tell(LaneEvent::LaneWanted { index: epoch.index(), lane: desk.lane() });
         }
-        let datagram = usize::from(datagram).min(MAX_DATAGRAM);
+        let (datagram, floor) = (usize::from(sizes.datagram).min(MAX_DATAGRAM), sizes.floor.into());
         let counters = Counters::new(lane);
-        Self { epoch, counters, to, wrap, datagram, buffer, len: 0, stride: 0, count: 0, packed: 0 }
+        Self { epoch, counters, to, wrap, datagram, floor, buffer, len: 0, stride: 0, count: 0, packed: 0 }
     }
 
     pub(super) fn epoch(&self) -> &Arc<SendEpoch> {
@@ -140,10 +150,21 @@ impl Train {
 
     /// What the pieces for this peer must keep to.
     pub(super) fn cut_limits(&self, inner_mtu: u16) -> CutLimits {
-        CutLimits { max_body: self.datagram.saturating_sub(OVERHEAD + NETWORK_HEAD_LEN), inner_mtu }
+        CutLimits { max_body: self.room(), inner_mtu }
     }
 
-    /// Packs a whole frame behind others in the same envelope, as long as they fit.
+    /// The longest frame that an envelope takes.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        self.datagram.saturating_sub(OVERHEAD + NETWORK_HEAD_LEN)
+    }
+
+    /// Whether that will hardly be more in a moment.
+    pub(super) fn is_settled(&self) -> bool {
+        self.epoch.is_settled() && self.wrap.as_ref().is_none_or(|wrap| wrap.epoch.is_settled())
+    }
+
+    /// Packs a whole frame, no longer than [`Self::room`], behind others in the same envelope, as long as they fit.
     #[inline]
     pub(super) fn push_frame(
         &mut self,
@@ -201,6 +222,34 @@ impl Train {
         Ok(())
     }
 
+    /// Seals a frame that fits no envelope in parts.
+    pub(super) fn push_fragments(
+        &mut self,
+        desk: &Desk,
+        network: NetworkId,
+        checksum: Checksum,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        self.push_parts(desk, &[&frame_head(network, checksum, frame.len() as u16), frame].concat())
+    }
+
+    fn push_parts(&mut self, desk: &Desk, chunk: &[u8]) -> Result<(), DropReason> {
+        let room = self.datagram.saturating_sub(OVERHEAD);
+        let parts = fragment::cut(self.epoch.next_fragment(), chunk.len(), room)?;
+        self.close_envelope(desk, false)?;
+        for (head, part) in parts {
+            let datagram = OVERHEAD + head.len() + part.len();
+            self.make_room(desk, datagram);
+            let start = self.len + self.front() + HEADER_LEN;
+            let (before, after) =
+                self.buffer[start..start + head.len() + part.len()].split_at_mut(head.len());
+            before.copy_from_slice(&head);
+            after.copy_from_slice(&chunk[part]);
+            self.seal(desk, datagram)?;
+        }
+        Ok(())
+    }
+
     /// Seals a datagram that the peer shall take or pass on.
     #[inline]
     pub(super) fn push_relayed(
@@ -214,7 +263,12 @@ impl Train {
             return Err(DropReason::RelayNested);
         }
         if datagram > self.datagram {
-            return Err(DropReason::TooBigForPath);
+            return match carried.len() {
+                ..=RELAY_ANYWAY => {
+                    self.push_parts(desk, &[&relayed.head(carried.len() as u16), carried].concat())
+                }
+                _ => Err(DropReason::TooBigForPath),
+            };
         }
         self.close_envelope(desk, false)?;
         self.make_room(desk, datagram);
@@ -317,6 +371,10 @@ impl Train {
         if count == 0 {
             return;
         }
+        if self.stride - self.front() - self.back() > self.floor {
+            self.epoch.send_full();
+            self.wrap.iter().for_each(|wrap| wrap.epoch.send_full());
+        }
         let bytes = &self.buffer[..len];
         let to = match &self.to {
             Carrier::Udp(to) => to,
@@ -329,7 +387,10 @@ impl Train {
             match send(self.socket(desk), to, bytes, Some(self.stride as u16)) {
                 Ok(()) => return self.count_sent(count as u64, len as u64),
                 Err(error) if is_refused(&error) => {}
-                Err(error) => return desk.drop_on(self.epoch.drops(), reason_of(&error), count as u64),
+                Err(error) => {
+                    self.tell_refused(desk, &error);
+                    return desk.drop_on(self.epoch.drops(), reason_of(&error), count as u64);
+                }
             }
             if self.depart_singly(desk, to, len) {
                 // It was the train that was refused, not its datagrams: never again.
@@ -352,6 +413,12 @@ impl Train {
         }
     }
 
+    fn tell_refused(&self, desk: &Desk, error: &io::Error) {
+        if reason_of(error) == DropReason::DatagramTooBig {
+            tell_too_big(desk, self.wrap.as_ref().map_or(&self.epoch, |wrap| &wrap.epoch), self.stride);
+        }
+    }
+
     /// Returns whether every datagram was taken.
     fn depart_singly(&self, desk: &Desk, to: &RawAddress, len: usize) -> bool {
         let mut all = true;
@@ -360,11 +427,20 @@ impl Train {
                 Ok(()) => self.count_sent(1, datagram.len() as u64),
                 Err(error) => {
                     all = false;
+                    self.tell_refused(desk, &error);
                     desk.drop_on(self.epoch.drops(), reason_of(&error), 1);
                 }
             }
         }
         all
+    }
+}
+
+/// Tells that the kernel takes no datagrams of `size` to the peer of `epoch`, which is linked directly.
+fn tell_too_big(desk: &Desk, epoch: &SendEpoch, size: usize) {
+    if let Some(path) = epoch.path().filter(|_| epoch.refuse()) {
+        let (host, way) = (epoch.host(), path.way);
+        desk.tell(LaneEvent::TooBig { host, way, size: size as u16, limit: None });
     }
 }
 
@@ -402,19 +478,26 @@ pub(super) fn send_alone(
     desk: &Desk,
     epoch: &SendEpoch,
     to: &Carrier,
-    wrap: Option<Wrap>,
+    wrap: Option<&Wrap>,
     sealed: Vec<u8>,
 ) -> Result<(), DropReason> {
     let len = sealed.len() as u64;
-    let (lane, datagram) = match wrap {
-        None => (desk.lane(), sealed),
+    let (lane, hop, datagram) = match wrap {
+        None => (desk.lane(), epoch, sealed),
         Some(Wrap { epoch, counters: Counters { lane, .. }, relayed }) => {
             let head = relayed.head(sealed.len() as u16);
-            (lane, seal_alone(desk, &epoch, lane, [&head, &sealed], 0)?)
+            (*lane, &**epoch, seal_alone(desk, epoch, *lane, [&head, &sealed], 0)?)
         }
     };
     match to {
-        Carrier::Udp(to) => send(desk.socket_of(lane), to, &datagram, None).map_err(|e| reason_of(&e))?,
+        Carrier::Udp(to) => send(desk.socket_of(lane), to, &datagram, None).map_err(|error| {
+            let reason = reason_of(&error);
+            let is_usual = hop.path().is_some_and(|path| datagram.len() <= path.datagram.into());
+            if reason == DropReason::DatagramTooBig && is_usual {
+                tell_too_big(desk, hop, datagram.len());
+            }
+            reason
+        })?,
         Carrier::Tcp(stream) => stream.push_control(&datagram)?,
     }
     epoch.count_sent(1, len);

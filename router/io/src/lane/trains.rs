@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use weft_api::id::HostId;
 use weft_router::drop::DropReason;
-use weft_router::relay::Relayed;
+use weft_router::relay::{RELAY_OVERHEAD, Relayed};
 use weft_router::session::Path as Way;
+use weft_router::session::mtu::floor;
 
 use super::carrier::Carrier;
 use super::desk::Desk;
 use super::event::{LaneEvent, WANTED_EVERY};
-use super::train::{CAPACITY, Train, Wrap};
+use super::train::{CAPACITY, Sizes, Train, Wrap};
 use crate::tables::{Path, Tables};
 
 /// Peers with an open train; one more, and the oldest departs.
@@ -68,10 +69,10 @@ impl Trains {
     fn start(&mut self, desk: &Desk, tables: &Tables, host: HostId) -> Result<usize, DropReason> {
         let epoch = tables.sends.get(&host).ok_or(DropReason::NoSession)?;
         let found = epoch.path().ok_or(DropReason::NoPath).and_then(|Path { way, datagram }| {
-            let (to, wrap) = way_of(desk, tables, host, way)?;
-            Ok((to, wrap, datagram))
+            let found = way_of(desk, tables, host, way)?;
+            Ok((found, floor(way), datagram))
         });
-        let (to, wrap, datagram) = match found {
+        let ((to, wrap, most), floor, datagram) = match found {
             Ok(found) => found,
             Err(reason) => {
                 epoch.drops().count(reason);
@@ -84,19 +85,21 @@ impl Trains {
             self.spare.push(oldest.into_buffer());
         }
         let buffer = self.spare.pop().unwrap_or_else(|| vec![0; CAPACITY].into_boxed_slice());
-        self.open.push(Train::new(desk, Arc::clone(epoch), (to, wrap), datagram, buffer));
+        let sizes = Sizes { datagram: datagram.min(most), floor };
+        self.open.push(Train::new(desk, Arc::clone(epoch), (to, wrap), sizes, buffer));
         Ok(self.open.len() - 1)
     }
 }
 
-/// Where datagrams for `host` go, and what they are wrapped in. Only a host that is linked directly relays.
+/// Where datagrams for `host` go, what they are wrapped in, and how long they may be because of that. Only a host that is linked
+/// directly relays.
 pub(super) fn way_of(
     desk: &Desk,
     tables: &Tables,
     host: HostId,
     way: Way,
-) -> Result<(Carrier, Option<Wrap>), DropReason> {
-    let Way::Relay(hop) = way else { return Ok((Carrier::of(desk, way)?, None)) };
+) -> Result<(Carrier, Option<Wrap>, u16), DropReason> {
+    let Way::Relay(hop) = way else { return Ok((Carrier::of(desk, way)?, None, u16::MAX)) };
     let epoch = tables.sends.get(&hop).ok_or(DropReason::NoPath)?;
     let first = epoch.path().filter(|path| path.way.is_direct()).ok_or(DropReason::NoPath)?;
     let to = Carrier::of(desk, first.way)?;
@@ -105,5 +108,6 @@ pub(super) fn way_of(
         _ => 0,
     };
     let relayed = Relayed::new(tables.relay.me, host);
-    Ok((to, Some(Wrap::new(Arc::clone(epoch), lane, relayed))))
+    let most = first.datagram.saturating_sub(RELAY_OVERHEAD as u16);
+    Ok((to, Some(Wrap::new(Arc::clone(epoch), lane, relayed)), most))
 }

@@ -20,7 +20,7 @@ use super::keys::Live;
 use super::links::Past;
 use super::segment::Tied;
 use super::store::{Orders, Store};
-use super::{NodeEvent, connection};
+use super::{NodeEvent, connection, keys};
 use crate::join::Doorman;
 use crate::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
 use crate::quic::endpoint::Strangers;
@@ -174,6 +174,15 @@ impl Engine {
         }
     }
 
+    /// Tells the session layer to whom long datagrams go.
+    pub(super) fn look_for_full(&self) {
+        let mut state = self.lock();
+        let full = state.tables.sends.values().filter(|send| send.take_full()).map(|send| send.host());
+        for host in full.collect::<Vec<_>>() {
+            self.event(&mut state, Event::Full(host));
+        }
+    }
+
     /// Tells the mesh which links there are: sessions that go by no third host.
     fn tell_links(&self, state: &mut State) {
         let now: BTreeMap<HostId, LinkView> =
@@ -226,6 +235,10 @@ impl Engine {
             LaneEvent::Worn { index, .. } => self.event(&mut state, Event::Worn(*index)),
             LaneEvent::LaneWanted { index, lane } => {
                 self.event(&mut state, Event::LaneWanted(*index, *lane));
+            }
+            LaneEvent::TooBig { host, way, size, limit } => {
+                let limit = limit.or_else(|| keys::route_takes(*way));
+                self.event(&mut state, Event::TooBig(*host, *way, *size, limit));
             }
             LaneEvent::OffloadLost { what } => {
                 tracing::warn!("the kernel refuses {what}; going on without it")
@@ -453,6 +466,23 @@ impl Engine {
                     let body = body.to_vec();
                     let chunk = if answer { ControlChunk::Answer(body) } else { ControlChunk::Probe(body) };
                     self.lane.send_aimed(send, chunk, Aim { path: Some(path), ..Aim::default() });
+                }
+            }
+            Action::ProbeSize(id, path, body, size) => {
+                if let Some(send) = state.send_epoch(id) {
+                    let aim = Aim { path: Some(path), datagram: Some(size), ..Aim::default() };
+                    self.lane.send_aimed(send, ControlChunk::Probe(body.to_vec()), aim);
+                }
+            }
+            Action::SetSize(id, size, settled) => {
+                if let Some(send) = state.send_epoch(id) {
+                    tracing::debug!(
+                        host = self.store.name(send.host()),
+                        size,
+                        settled,
+                        "the longest datagram"
+                    );
+                    send.set_size(size, settled);
                 }
             }
             Action::ProbeLane(id, lane, body) => {

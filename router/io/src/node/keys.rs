@@ -10,22 +10,19 @@ use aws_lc_rs::rand::SystemRandom;
 use tokio::sync::{Notify, mpsc};
 use weft_api::id::HostId;
 use weft_router::drop::DropReason;
-use weft_router::relay::RELAY_OVERHEAD;
 use weft_router::seal::{Chain, Direction};
 use weft_router::session::message::Message;
+use weft_router::session::mtu;
 use weft_router::session::{ConnectionId, Path, Rekey, Share, Why};
-use weft_router::stream;
 use zeroize::Zeroizing;
 
 use super::engine::{Engine, State, close};
 use crate::quic::socket::Held;
 use crate::sys;
-use crate::tables::{self, ReceiveEpoch, SendEpoch, Tables};
+use crate::tables::{self, ReceiveEpoch, SendEpoch};
 
 /// What the exporter of a connection is asked for (PROTOCOL 2).
 const EXPORTER_LABEL: &[u8] = b"weft data v1";
-/// What the underlay is taken to pass where the route allows it; more only when paths are probed.
-const UNDERLAY_MTU: u16 = 1500;
 /// Bytes of IP and UDP headers in front of a datagram.
 const HEADERS_V4: u16 = 28;
 const HEADERS_V6: u16 = 48;
@@ -116,7 +113,7 @@ impl Engine {
         let Some(keys) = &mut live.keys else { return false };
         let key = keys.chain.seal_key(self.mesh.cipher, direction(live.ours));
         let send = match &keys.send {
-            None => SendEpoch::new(live.host, index, key, passable(&state.tables, path)),
+            None => SendEpoch::new(live.host, index, key, Some(unprobed(path))),
             Some(before) => {
                 let send = SendEpoch::new(live.host, index, key, None);
                 send.follow(before);
@@ -185,7 +182,7 @@ impl Engine {
         let Some(live) = state.live.get(&id) else { return };
         live.held.set_remote(path.to(live.host));
         if let Some(send) = live.keys.as_ref().and_then(|k| k.send.as_ref()) {
-            send.set_path(passable(&state.tables, path));
+            send.set_path(Some(unprobed(path)));
         }
     }
 
@@ -220,35 +217,31 @@ impl Engine {
     }
 }
 
-/// The path and what it passes; `None` if nothing does.
-fn passable(tables: &Tables, path: Path) -> Option<tables::Path> {
-    let address = match path {
-        Path::Udp(address) => address,
-        Path::Relay(by) => {
-            // Beyond the neighbour it may be IPv6.
-            let first = tables.sends.get(&by).and_then(|send| send.path()).map(|path| path.datagram);
-            let datagram = first.unwrap_or(u16::MAX).min(UNDERLAY_MTU - HEADERS_V6);
-            return Some(tables::Path { way: path, datagram: datagram - RELAY_OVERHEAD as u16 });
-        }
-        Path::Tcp(_) => return Some(tables::Path { way: path, datagram: stream::MAX_DATAGRAM as u16 }),
+/// The path, and what it passes whatever lies between.
+fn unprobed(path: Path) -> tables::Path {
+    let way = match path {
+        Path::Udp(address) => Path::Udp(SocketAddr::new(address.ip().to_canonical(), address.port())),
+        Path::Tcp(_) | Path::Relay(_) => path,
     };
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
-    Some(tables::Path { way: Path::Udp(address), datagram: underlay_mtu(address) - headers })
+    tables::Path { way, datagram: mtu::floor(way) }
 }
 
-/// The MTU of the kernel's route to `address`, within what IPv6 guarantees (RFC 8200 5) and [`UNDERLAY_MTU`].
-fn underlay_mtu(address: SocketAddr) -> u16 {
-    let (any, level, name) = match address {
-        SocketAddr::V4(_) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), libc::IPPROTO_IP, libc::IP_MTU),
-        SocketAddr::V6(_) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), libc::IPPROTO_IPV6, libc::IPV6_MTU),
+/// The longest datagram that the kernel's route along `path` takes, as far as it knows.
+pub(super) fn route_takes(path: Path) -> Option<u16> {
+    let Path::Udp(address) = path else { return None };
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let (any, level, name, headers) = match address {
+        SocketAddr::V4(_) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), libc::IPPROTO_IP, libc::IP_MTU, HEADERS_V4),
+        SocketAddr::V6(_) => {
+            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), libc::IPPROTO_IPV6, libc::IPV6_MTU, HEADERS_V6)
+        }
     };
     // Connecting a UDP socket sends nothing; it looks the route up.
     let asked = UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect(address)?;
         sys::option(socket.as_fd(), level, name)
     });
-    asked.ok().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(UNDERLAY_MTU).clamp(1280, UNDERLAY_MTU)
+    asked.ok().and_then(|mtu| u16::try_from(mtu).ok())?.checked_sub(headers)
 }
 
 fn direction(from_dialler: bool) -> Direction {

@@ -305,7 +305,8 @@ impl World {
                 let remote = self.hosts[n].remotes[&id];
                 self.seal(n, id, remote, Some(body.to_vec()));
             }
-            Action::Probe(id, path, body, _) => {
+            Action::SetSize(..) => {}
+            Action::Probe(id, path, body, _) | Action::ProbeSize(id, path, body, _) => {
                 let wire = self.wire(n, id).unwrap();
                 let peer = self.wires[wire].ends.iter().find(|(h, _)| *h != n).unwrap().0;
                 self.seal(n, id, path.to(self::id(peer)), Some(body.to_vec()));

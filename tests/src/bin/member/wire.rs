@@ -141,7 +141,10 @@ impl Wire {
                     };
                     self.probe(reply, true);
                 }
-                ChunkKind::Frame { .. } | ChunkKind::Piece { .. } | ChunkKind::Relayed => {}
+                ChunkKind::Frame { .. }
+                | ChunkKind::Piece { .. }
+                | ChunkKind::Fragment
+                | ChunkKind::Relayed => {}
             }
         }
     }

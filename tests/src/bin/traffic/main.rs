@@ -15,6 +15,7 @@ const USAGE: &str = "usage: traffic SUBCOMMAND
   udp-listen GROUP|ADDR PORT SECONDS  prints the datagrams that come (joins a multicast group)
   udp-send ADDR PORT TEXT             one datagram, broadcast allowed
   tcp-sink ADDR PORT                  takes one connection, prints bytes and SHA-256
+  tcp-gauge ADDR PORT                 takes one connection, prints bytes and the longest pause between them
   tcp-source ADDR PORT BYTES          sends that much, prints bytes and SHA-256
   tcp-load ADDR PORT SECONDS          sends as fast as it goes for so long; prints bytes
   tcp-flow ADDR PORT FILE TEXT        sends TEXT over and over until FILE exists; prints bytes and SHA-256
@@ -47,6 +48,7 @@ fn run(args: &[&str]) -> Outcome {
         ["udp-listen", addr, port, seconds] => udp::listen(at(addr, port)?, seconds.parse()?),
         ["udp-send", addr, port, text] => udp::send(at(addr, port)?, text),
         ["tcp-sink", addr, port] => tcp::sink(at(addr, port)?),
+        ["tcp-gauge", addr, port] => tcp::gauge(at(addr, port)?),
         ["tcp-source", addr, port, bytes] => tcp::source(at(addr, port)?, bytes.parse()?),
         ["tcp-load", addr, port, seconds] => tcp::load(at(addr, port)?, seconds.parse()?),
         ["tcp-flow", addr, port, file, text] => tcp::flow(at(addr, port)?, file, text),

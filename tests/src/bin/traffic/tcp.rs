@@ -43,6 +43,22 @@ fn take(at: SocketAddr, read: impl Fn(Duration)) -> Outcome {
     }
 }
 
+pub fn gauge(at: SocketAddr) -> Outcome {
+    let (mut stream, _) = TcpListener::bind(at)?.accept()?;
+    let (mut total, mut buffer) = (0, vec![0; CHUNK]);
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    loop {
+        let len = stream.read(&mut buffer)?;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        if len == 0 {
+            println!("{total} bytes, longest pause {} ms", longest.as_millis());
+            return Ok(());
+        }
+        total += len as u64;
+    }
+}
+
 pub fn source(to: SocketAddr, bytes: u64) -> Outcome {
     let mut stream = connect(to, Duration::from_secs(10))?;
     let (mut hash, mut left, mut random) = (Context::new(&SHA256), bytes, 0x2545_f491_4f6c_dd1d_u64);
