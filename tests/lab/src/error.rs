@@ -38,6 +38,14 @@ pub enum Error {
         /// How many there can be.
         max: usize,
     },
+    /// More NAT boxes, or more hosts behind one, than there are addresses.
+    #[error("a lab has at most {boxes} NAT boxes, each with at most {behind} hosts behind it")]
+    NatCount {
+        /// How many boxes there can be.
+        boxes: usize,
+        /// How many hosts there can be behind one.
+        behind: usize,
+    },
     /// The host is switched off.
     #[error("{0} is switched off: boot it first")]
     Off(String),

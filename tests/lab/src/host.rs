@@ -19,6 +19,7 @@ use crate::{
     command::{Daemon, Door, Output},
     error::{Context, Error},
     machine::Machine,
+    nat::Nat,
     process,
     state::{HostState, LabState},
     switch::{self, Capture, SWITCH, Switch},
@@ -38,6 +39,7 @@ pub struct Host {
 pub(crate) struct Shared {
     pub lab: LabState,
     pub switch: Switch,
+    pub nats: Vec<Nat>,
     /// Machines started from now on outlive this process.
     pub kept: AtomicBool,
 }
@@ -66,12 +68,12 @@ impl Host {
         &self.state.name
     }
 
-    /// Its IPv4 address on the underlay: 192.0.2.N.
+    /// Its IPv4 address: 192.0.2.N on the underlay, 192.168.1.N behind a NAT box.
     pub fn addr(&self) -> Ipv4Addr {
         self.state.v4
     }
 
-    /// Its IPv6 address on the underlay: 2001:db8::N.
+    /// Its IPv6 address on the underlay: 2001:db8::N. Behind a NAT box one that leads nowhere.
     pub fn addr6(&self) -> Ipv6Addr {
         self.state.v6
     }
@@ -217,7 +219,7 @@ impl Host {
         if let Some(mut m) = machine.take() {
             thaw::thaw(&self.shared.lab.cgroup(self.name()));
             m.kill();
-            self.shared.switch.unplug(self.name());
+            self.unplug();
             let _none = self.shared.lab.set_holder(self.name(), None);
         }
     }
@@ -238,7 +240,7 @@ impl Host {
         self.shared.lab.set_holder(self.name(), Some(new.holder))?;
         let booted = new
             .boot(self.name(), &disk, self.shared.lab.weft.as_deref())
-            .and_then(|()| self.shared.switch.plug(&self.state, &new))
+            .and_then(|()| self.plug(&new))
             .and_then(|()| if self.shared.kept.load(Ordering::Relaxed) { new.keep() } else { Ok(()) });
         if let Err(e) = booted {
             new.kill();
@@ -258,6 +260,31 @@ impl Host {
     /// Waits until another host answers its ping.
     pub fn wait_reaches(&self, to: &Host, limit: Duration) -> bool {
         self.door().is_ok_and(|d| switch::wait_reachable(&d, &to.addr().to_string(), limit))
+    }
+
+    /// The NAT box that it is behind.
+    pub fn nat(&self) -> Option<&Nat> {
+        let name = self.state.behind.as_deref()?;
+        self.shared.nats.iter().find(|nat| nat.name() == name)
+    }
+
+    fn plug(&self, machine: &Machine) -> Result<(), Error> {
+        match self.nat() {
+            Some(nat) => nat.plug(&self.state, machine),
+            None => self.shared.switch.plug(&self.state, machine),
+        }
+    }
+
+    fn unplug(&self) {
+        match self.nat() {
+            Some(nat) => nat.unplug(self.name()),
+            None => self.shared.switch.unplug(self.name()),
+        }
+    }
+
+    /// The port of the switch that leads to it.
+    pub(crate) fn port(&self) -> &str {
+        self.state.port()
     }
 
     pub(crate) fn keep(&self) -> Result<(), Error> {
@@ -292,7 +319,8 @@ impl Host {
 /// Writes what every host of the lab finds in /etc at its first boot.
 pub(crate) fn write_etc(lab: &LabState) -> Result<(), Error> {
     let mut hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n".to_owned();
-    for host in &lab.hosts {
+    // Those behind a NAT box have no address that all can use.
+    for host in lab.hosts.iter().filter(|host| host.behind.is_none()) {
         hosts += &format!("{} {}\n", host.v4, host.name);
     }
     let (gateway, _) = switch::addresses(switch::GATEWAY);

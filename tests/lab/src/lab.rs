@@ -16,6 +16,7 @@ use crate::{
     command::Output,
     error::Error,
     host::{self, Host, Shared},
+    nat::{self, Nat, NatKind, NatState},
     possible,
     process::Process,
     state::{self, HostState, LabState},
@@ -30,6 +31,7 @@ pub struct Builder {
     mtu: u32,
     engines: bool,
     weft: Option<PathBuf>,
+    nats: Vec<(NatKind, Vec<String>)>,
 }
 
 impl Builder {
@@ -48,6 +50,13 @@ impl Builder {
     /// MTU of the underlay in bytes, 1500 by default.
     pub fn mtu(mut self, mtu: u32) -> Builder {
         self.mtu = mtu;
+        self
+    }
+
+    /// Puts a NAT box between these hosts and the underlay: `n1`, a second call makes `n2`, and so on. Behind each the
+    /// hosts are 192.168.1.2, .3, ...: the same addresses behind every box. Without IPv6.
+    pub fn nat(mut self, kind: NatKind, hosts: &[&str]) -> Builder {
+        self.nats.push((kind, hosts.iter().map(|h| (*h).to_owned()).collect()));
         self
     }
 
@@ -80,8 +89,10 @@ impl Builder {
         }
         let hosts = (1..=self.hosts).filter_map(|n| u8::try_from(n).ok()).map(|n| {
             let (v4, v6) = switch::addresses(n);
-            HostState { name: format!("h{n}"), v4, v6 }
+            HostState { name: format!("h{n}"), v4, v6, behind: None }
         });
+        let mut hosts: Vec<HostState> = hosts.collect();
+        let nats = put_behind(&mut hosts, &self.nats)?;
         let id = format!("{name}.{}", std::process::id());
         let lab = LabState {
             disks: state::disks_root().join(&id),
@@ -89,7 +100,8 @@ impl Builder {
             owner: Some(Process::current()),
             mtu: self.mtu,
             weft: weft.map(|w| fs::canonicalize(&w).unwrap_or(w)),
-            hosts: hosts.collect(),
+            hosts,
+            nats,
             name,
         };
         lab.claim()?;
@@ -110,7 +122,7 @@ pub struct Lab {
 impl Lab {
     /// Three hosts with engines, MTU 1500, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { hosts: 3, name: None, mtu: 1500, engines: true, weft: None }
+        Builder { hosts: 3, name: None, mtu: 1500, engines: true, weft: None, nats: Vec::new() }
     }
 
     /// One sentence about why no lab can run on this machine, if none can.
@@ -123,7 +135,12 @@ impl Lab {
         let lab = LabState::read(name)?;
         let holder = lab.holder(SWITCH).ok_or_else(|| Error::NoLab(name.to_owned()))?;
         let switch = Switch::attach(holder, lab.mtu);
-        Ok(Lab::of(Shared { lab, switch, kept: AtomicBool::new(true) }, None))
+        let nats = lab.nats.iter().map(|nat| {
+            let holder = lab.holder(&nat.name).ok_or_else(|| Error::NoLab(name.to_owned()))?;
+            Ok(Nat::attach(nat.clone(), holder, lab.mtu))
+        });
+        let nats = nats.collect::<Result<_, Error>>()?;
+        Ok(Lab::of(Shared { lab, switch, nats, kept: AtomicBool::new(true) }, None))
     }
 
     fn start(lab: LabState, engines: bool) -> Result<Lab, Error> {
@@ -132,15 +149,16 @@ impl Lab {
         // and the machines die with their pipes.
         let prepared = prepare(&lab)
             .and_then(|()| Switch::start(lab.mtu))
-            .and_then(|switch| lab.set_holder(SWITCH, Some(switch.holder)).map(|()| switch));
-        let switch = match prepared {
-            Ok(switch) => switch,
+            .and_then(|switch| lab.set_holder(SWITCH, Some(switch.holder)).map(|()| switch))
+            .and_then(|switch| start_nats(&lab, &switch).map(|nats| (switch, nats)));
+        let (switch, nats) = match prepared {
+            Ok(ready) => ready,
             Err(e) => {
                 janitor.work();
                 return Err(e);
             }
         };
-        let lab = Lab::of(Shared { lab, switch, kept: AtomicBool::new(false) }, Some(janitor));
+        let lab = Lab::of(Shared { lab, switch, nats, kept: AtomicBool::new(false) }, Some(janitor));
         lab.on_all_hosts(Host::boot)?;
         if engines {
             lab.on_all_hosts(Host::engine_start)?;
@@ -195,6 +213,19 @@ impl Lab {
         })
     }
 
+    /// The NAT box of this name.
+    ///
+    /// # Panics
+    /// If there is none: a mistake in the test.
+    pub fn nat(&self, name: &str) -> &Nat {
+        self.nats().iter().find(|n| n.name() == name).unwrap_or_else(|| panic!("no NAT box `{name}`"))
+    }
+
+    /// All NAT boxes, `n1` first.
+    pub fn nats(&self) -> &[Nat] {
+        &self.shared.nats
+    }
+
     /// Does something on all hosts at once; the first error in their order is the answer.
     pub fn on_all_hosts<F>(&self, work: F) -> Result<(), Error>
     where
@@ -206,7 +237,8 @@ impl Lab {
         })
     }
 
-    /// Nothing passes between these two hosts any more. Cut already is no error.
+    /// Nothing passes between these two hosts any more. Cut already is no error. With a host behind a NAT box all that
+    /// are behind it are meant.
     pub fn cut(&self, a: &str, b: &str) -> Result<(), Error> {
         self.filter("add", "cut", &[(a, b), (b, a)])
     }
@@ -260,6 +292,7 @@ impl Lab {
         LabState { owner: None, ..self.shared.lab.clone() }.write()?;
         // From here on only `down` ends it: the janitor goes last, so that a failure half way removes all.
         self.on_all_hosts(Host::keep)?;
+        self.shared.nats.iter().try_for_each(Nat::keep)?;
         self.shared.switch.keep()?;
         if let Some(janitor) = self.janitor.take() {
             janitor.dismiss();
@@ -268,10 +301,8 @@ impl Lab {
     }
 
     fn filter(&self, verb: &str, set: &str, pairs: &[(&str, &str)]) -> Result<(), Error> {
-        for (from, to) in pairs {
-            self.find(from).and_then(|_| self.find(to))?;
-        }
-        self.shared.switch.filter(verb, set, pairs)
+        let ports = pairs.iter().map(|(from, to)| Ok((self.find(from)?.port(), self.find(to)?.port())));
+        self.shared.switch.filter(verb, set, &ports.collect::<Result<Vec<_>, Error>>()?)
     }
 }
 
@@ -284,6 +315,7 @@ impl Drop for Lab {
         for host in &self.hosts {
             host.kill();
         }
+        self.shared.nats.iter().for_each(Nat::kill);
         self.shared.switch.kill();
         if !janitor.work() {
             eprintln!("weft-lab: something of lab `{}` is left in {}", self.name(), self.dir().display());
@@ -297,6 +329,35 @@ fn prepare(lab: &LabState) -> Result<(), Error> {
         state::make_dirs(&log)?;
     }
     host::write_etc(lab)
+}
+
+/// Makes the boxes, and moves their hosts behind them.
+fn put_behind(hosts: &mut [HostState], wanted: &[(NatKind, Vec<String>)]) -> Result<Vec<NatState>, Error> {
+    let behind = wanted.iter().map(|(_, names)| names.len()).max().unwrap_or_default();
+    if wanted.len() > nat::MAX_BOXES || behind > nat::MAX_BEHIND {
+        return Err(Error::NatCount { boxes: nat::MAX_BOXES, behind: nat::MAX_BEHIND });
+    }
+    let have = hosts.iter().map(|h| h.name.clone()).collect::<Vec<_>>().join(" ");
+    let mut nats = Vec::new();
+    for (index, (kind, names)) in wanted.iter().enumerate() {
+        let nat = NatState::new(index, *kind);
+        for (nth, name) in names.iter().enumerate() {
+            let none = || Error::NoHost { name: name.clone(), have: have.clone() };
+            let host = hosts.iter_mut().find(|h| h.name == *name && h.behind.is_none()).ok_or_else(none)?;
+            (host.v4, host.v6) = NatState::inside(nth + 1);
+            host.behind = Some(nat.name.clone());
+        }
+        nats.push(nat);
+    }
+    Ok(nats)
+}
+
+fn start_nats(lab: &LabState, switch: &Switch) -> Result<Vec<Nat>, Error> {
+    let start = |nat: &NatState| {
+        let nat = Nat::start(nat.clone(), switch, lab.mtu)?;
+        lab.set_holder(nat.name(), Some(nat.holder())).map(|()| nat)
+    };
+    lab.nats.iter().map(start).collect()
 }
 
 /// The end of every log: after a panic the lab's directory is gone.

@@ -4,7 +4,7 @@ use std::{io::Write, os::unix::process::CommandExt, process::ExitCode, time::Ins
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
-use weft_lab::{Error, Lab, LabState};
+use weft_lab::{Error, Lab, LabState, NatKind};
 
 /// Several Docker hosts on one machine: real engines, real namespaces, an underlay that can be cut.
 ///
@@ -20,6 +20,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   weft-lab up --hosts 3                  three hosts with engines: 192.0.2.1, .2, .3
+  weft-lab up --nat h2 --nat h3          the same, h2 and h3 each behind a NAT box: n1, n2
   weft-lab exec h1 -- docker ps          a command on h1
   weft-lab exec h1                       a shell on h1
   weft-lab cut h1 h3                     nothing passes between h1 and h3
@@ -45,6 +46,9 @@ enum Cmd {
         /// MTU of the underlay in bytes
         #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
         mtu: u32,
+        /// Put a NAT box before these hosts (cone; `symmetric:h2` for one of the other kind); once for each box
+        #[arg(long, value_name = "HOST,...")]
+        nat: Vec<String>,
         /// Do not start the Docker engines
         #[arg(long)]
         no_engines: bool,
@@ -53,7 +57,7 @@ enum Cmd {
     Exec {
         #[command(flatten)]
         lab: Name,
-        /// The host, such as h1; `switch` is the underlay's switch
+        /// The host, such as h1; `switch` is the underlay's switch, n1 the first NAT box
         host: String,
         /// The command and its arguments
         #[arg(last = true)]
@@ -140,7 +144,7 @@ fn run(command: Cmd) -> anyhow::Result<()> {
         Lab::possible().map_err(Error::Impossible)?;
     }
     match command {
-        Cmd::Up { lab, hosts, mtu, no_engines } => up(lab.name, hosts, mtu, !no_engines),
+        Cmd::Up { lab, hosts, mtu, nat, no_engines } => up(lab.name, hosts, mtu, &nat, !no_engines),
         Cmd::Exec { lab, host, command } => exec(&lab.attach()?, &host, command),
         Cmd::Cut { lab, a, b, udp } => {
             let lab = lab.attach()?;
@@ -176,16 +180,28 @@ fn run(command: Cmd) -> anyhow::Result<()> {
     }
 }
 
-fn up(name: Option<String>, hosts: usize, mtu: u32, engines: bool) -> anyhow::Result<()> {
+fn up(name: Option<String>, hosts: usize, mtu: u32, nats: &[String], engines: bool) -> anyhow::Result<()> {
     let start = Instant::now();
-    let lab =
-        Lab::builder().name(name.unwrap_or(DEFAULT.into())).hosts(hosts).mtu(mtu).engines(engines).up()?;
+    let mut lab = Lab::builder().name(name.unwrap_or(DEFAULT.into())).hosts(hosts).mtu(mtu).engines(engines);
+    for nat in nats {
+        let symmetric = nat.strip_prefix("symmetric:");
+        let kind = if symmetric.is_some() { NatKind::Symmetric } else { NatKind::Cone };
+        lab = lab.nat(kind, &symmetric.unwrap_or(nat).split(',').collect::<Vec<_>>());
+    }
+    let lab = lab.up()?;
     if engines {
         lab.image()?;
     }
     let mut text = format!("Lab `{}` is up ({:.1} s).\n", lab.name(), start.elapsed().as_secs_f64());
     for host in lab.hosts() {
-        text += &format!("  {:<4} {:<12} {}\n", host.name(), host.addr(), host.addr6());
+        let behind = host.nat().map(|nat| format!("  behind {} ({})", nat.name(), nat.addr()));
+        text += &format!(
+            "  {:<4} {:<12} {}{}\n",
+            host.name(),
+            host.addr(),
+            host.addr6(),
+            behind.unwrap_or_default()
+        );
     }
     text += &match lab.weft() {
         Some(path) => format!("weft is {}\n", path.display()),
@@ -206,8 +222,12 @@ fn up(name: Option<String>, hosts: usize, mtu: u32, engines: bool) -> anyhow::Re
 fn exec(lab: &Lab, host: &str, command: Vec<String>) -> anyhow::Result<()> {
     let shell = ["sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"].map(str::to_owned);
     let command = if command.is_empty() { shell.to_vec() } else { command };
-    let mut ready =
-        if host == "switch" { lab.switch_command(&command) } else { lab.find(host)?.command(&command)? };
+    let nat = lab.nats().iter().find(|nat| nat.name() == host);
+    let mut ready = match nat {
+        Some(nat) => nat.command(&command),
+        None if host == "switch" => lab.switch_command(&command),
+        None => lab.find(host)?.command(&command)?,
+    };
     // Only comes back if nsenter could not be started.
     bail!("cannot start nsenter: {}", ready.exec())
 }
@@ -228,7 +248,8 @@ fn ls(json: bool) -> anyhow::Result<()> {
         println!("{}  ({until})", lab.name);
         for host in &lab.hosts {
             let power = if lab.holder(&host.name).is_some() { "on" } else { "off" };
-            println!("  {:<4} {:<3} {:<12} {}", host.name, power, host.v4, host.v6);
+            let behind = host.behind.as_ref().map(|nat| format!("  behind {nat}")).unwrap_or_default();
+            println!("  {:<4} {:<3} {:<12} {}{behind}", host.name, power, host.v4, host.v6);
         }
     }
     Ok(())
@@ -237,7 +258,14 @@ fn ls(json: bool) -> anyhow::Result<()> {
 fn as_json(lab: &LabState) -> serde_json::Value {
     let hosts = lab.hosts.iter().map(|h| {
         let holder = lab.holder(&h.name).map(|p| p.pid);
-        serde_json::json!({ "name": h.name, "v4": h.v4, "v6": h.v6, "on": holder.is_some(), "holder": holder })
+        serde_json::json!({
+            "name": h.name,
+            "v4": h.v4,
+            "v6": h.v6,
+            "behind": h.behind,
+            "on": holder.is_some(),
+            "holder": holder,
+        })
     });
     serde_json::json!({
         "name": lab.name,

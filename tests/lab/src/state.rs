@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Context, Error},
+    nat::NatState,
     process::Process,
 };
 
@@ -38,6 +39,8 @@ pub struct LabState {
     pub weft: Option<PathBuf>,
     /// Its hosts.
     pub hosts: Vec<HostState>,
+    /// Its NAT boxes.
+    pub nats: Vec<NatState>,
 }
 
 /// A host as the state file describes it.
@@ -45,10 +48,19 @@ pub struct LabState {
 pub struct HostState {
     /// `h1`, `h2`, ...
     pub name: String,
-    /// Its IPv4 address on the underlay.
+    /// Its IPv4 address, on the underlay or behind its box.
     pub v4: Ipv4Addr,
-    /// Its IPv6 address on the underlay.
+    /// Its IPv6 address, on the underlay or behind its box.
     pub v6: Ipv6Addr,
+    /// The NAT box that it is behind.
+    pub behind: Option<String>,
+}
+
+impl HostState {
+    /// The port of the underlay's switch that leads to it.
+    pub(crate) fn port(&self) -> &str {
+        self.behind.as_deref().unwrap_or(&self.name)
+    }
 }
 
 impl LabState {

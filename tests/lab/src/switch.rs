@@ -20,7 +20,7 @@ pub(crate) const SWITCH: &str = "switch";
 /// The router of the underlay. It leads nowhere, and says so at once by ICMP.
 pub(crate) const GATEWAY: u8 = 254;
 /// The last number a host can have.
-pub(crate) const MAX_HOSTS: usize = 250;
+pub(crate) const MAX_HOSTS: usize = 200;
 
 /// From the first port of a pair to the second nothing passes if it is in `cut`, no UDP if in `no_udp`, no UDP and no TCP if in
 /// `no_way`.
@@ -89,45 +89,17 @@ impl Switch {
         self.machine().kill();
     }
 
-    /// Puts a cable between a port of the switch and `eth0` of a host.
+    /// Puts a cable between a port of the switch and `eth0` of a machine.
+    pub fn cable(&self, port: &str, v4: Ipv4Addr, machine: &Machine) -> Result<(), Error> {
+        cable(&self.door(), "underlay", port, self.mtu, v4, machine)
+    }
+
+    /// The same for a host, which gets its addresses.
     pub fn plug(&self, host: &HostState, machine: &Machine) -> Result<(), Error> {
-        let (mtu, name, holder) = (self.mtu.to_string(), &host.name, machine.holder.pid.to_string());
-        // `netns PID` is read by the kernel in the caller's pid namespace: enter nothing but the network here.
-        let mut ip = std::process::Command::new("nsenter");
-        ip.args(["-t", &self.holder.pid.to_string(), "-n", "ip", "link", "add", name, "mtu", &mtu]);
-        ip.args([
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "mtu",
-            &mtu,
-            "address",
-            &mac(host.v4),
-            "netns",
-            &holder,
-        ]);
-        let made = crate::command::output(&mut ip);
-        if !made.ok() {
-            let command = format!("ip link add {name} type veth");
-            return Err(Error::Command {
-                whom: SWITCH.into(),
-                command,
-                status: made.status,
-                said: made.stderr,
-            });
-        }
-        self.door().feed(
-            ["ip", "-batch", "-"],
-            format!(
-                "link set {name} master underlay\nlink set {name} addrgenmode none\nlink set {name} up\n"
-            )
-            .as_bytes(),
-        )?;
+        self.cable(&host.name, host.v4, machine)?;
         let (via4, via6) = addresses(GATEWAY);
         let (v4, v6) = (host.v4, host.v6);
-        machine.door(name).feed(
+        machine.door(&host.name).feed(
             ["ip", "-batch", "-"],
             format!(
                 "addr add {v4}/24 brd + dev eth0\naddr add {v6}/64 dev eth0 nodad\nlink set eth0 up\n\
@@ -160,6 +132,35 @@ impl Switch {
     fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a cable between a new port of a bridge behind a door and `eth0` of a machine, whose MAC tells its address.
+pub(crate) fn cable(
+    door: &Door,
+    bridge: &str,
+    port: &str,
+    mtu: u32,
+    v4: Ipv4Addr,
+    machine: &Machine,
+) -> Result<(), Error> {
+    let (mtu, holder) = (mtu.to_string(), machine.holder.pid.to_string());
+    // `netns PID` is read by the kernel in the caller's pid namespace: enter nothing but the network here.
+    let mut ip = std::process::Command::new("nsenter");
+    ip.args(["-t", &door.holder.to_string(), "-n", "ip", "link", "add", port, "mtu", &mtu]);
+    ip.args(["type", "veth", "peer", "name", "eth0", "mtu", &mtu, "address", &mac(v4), "netns", &holder]);
+    let made = crate::command::output(&mut ip);
+    if !made.ok() {
+        let command = format!("ip link add {port} type veth");
+        return Err(Error::Command {
+            whom: door.whom.clone(),
+            command,
+            status: made.status,
+            said: made.stderr,
+        });
+    }
+    let up =
+        format!("link set {port} master {bridge}\nlink set {port} addrgenmode none\nlink set {port} up\n");
+    door.feed(["ip", "-batch", "-"], up.as_bytes()).map(drop)
 }
 
 /// The underlay addresses with this number.

@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeSet,
     fs,
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use weft_lab::{BUSYBOX, Lab, Process, Signal};
+use weft_lab::{BUSYBOX, Host, Lab, NatKind, Process, Signal};
 
 const BIN: &str = env!("CARGO_BIN_EXE_weft-lab");
 
@@ -39,6 +41,7 @@ struct Traces {
 impl Traces {
     fn of(lab: &Lab) -> Traces {
         let pids = lab.hosts().iter().flat_map(|h| h.processes().into_iter().chain(h.holder()));
+        let pids = pids.chain(lab.nats().iter().map(|nat| nat.holder().pid));
         let processes: Vec<Process> = pids.filter_map(Process::of).collect();
         let namespaces = processes.iter().flat_map(|p| namespaces_of(p.pid)).collect::<BTreeSet<_>>();
         let own = namespaces_of(Process::current().pid);
@@ -164,6 +167,77 @@ fn a_cut_is_a_cut_and_only_there() {
     assert!(lab.cut("h1", "h9").unwrap_err().to_string().contains("h1 h2 h3"));
 }
 
+/// A UDP socket on a host.
+#[expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+fn socket(host: &Host, port: u16) -> UdpSocket {
+    let namespace = fs::File::open(format!("/proc/{}/ns/net", host.holder().unwrap())).unwrap();
+    let address = SocketAddr::from((host.addr(), port));
+    let thread = std::thread::spawn(move || {
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
+        UdpSocket::bind(address).unwrap()
+    });
+    let socket = thread.join().unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket
+}
+
+/// Where a datagram came from, if one came.
+fn came(socket: &UdpSocket) -> Option<SocketAddr> {
+    socket.recv_from(&mut [0; 9]).ok().map(|(_, from)| from)
+}
+
+#[test]
+fn nat_boxes_hide_their_hosts_and_drop_what_nobody_asked_for() {
+    if weft_lab::skip() {
+        return;
+    }
+    let lab = Lab::builder().hosts(5).engines(false);
+    let lab = lab.nat(NatKind::Cone, &["h3", "h4"]).nat(NatKind::Symmetric, &["h5"]);
+    let lab = timed("five hosts and two boxes up", || lab.up().unwrap());
+    let [h1, h2, h3, h4, h5] = ["h1", "h2", "h3", "h4", "h5"].map(|name| lab.host(name));
+    assert_eq!(h3.addr(), h5.addr(), "the same addresses behind every box");
+    assert!(h3.exec(["ping", "-c1", "-W2", &h1.addr().to_string()]).ok());
+    assert!(h3.exec(["ping", "-c1", "-W2", &h4.addr().to_string()]).ok());
+    let [one, two] = [h1, h2].map(|host| socket(host, 9));
+    let strange = socket(h1, 10);
+    let public = |host: &Host, from: &UdpSocket| {
+        [(&one, h1), (&two, h2)].map(|(at, to)| {
+            from.send_to(b"out", (to.addr(), 9)).unwrap();
+            let seen = came(at).unwrap();
+            assert_eq!(seen.ip(), host.nat().unwrap().addr());
+            at.send_to(b"back", seen).unwrap();
+            assert_eq!(came(from), Some(SocketAddr::from((to.addr(), 9))));
+            strange.send_to(b"unasked", seen).unwrap();
+            assert_eq!(came(from), None);
+            seen
+        })
+    };
+    let [three, four, five] = [h3, h4, h5].map(|host| socket(host, 6783));
+    let seen = public(h3, &three);
+    assert_eq!(seen[0], seen[1], "one port for both");
+    assert_ne!(seen[0].port(), 6783);
+    let other = public(h4, &four);
+    assert!(other[0] == other[1] && other[0] != seen[0]);
+    let moving = public(h5, &five);
+    assert_ne!(moving[0], moving[1], "another port for each");
+
+    timed("forget", || lab.nat("n1").forget().unwrap());
+    one.send_to(b"late", seen[0]).unwrap();
+    assert_eq!(came(&three), None);
+    let again = public(h3, &three);
+    assert!(again[0] == again[1] && again[0] != seen[0]);
+    let address = timed("change the address", || lab.nat("n1").change_address().unwrap());
+    assert_ne!(again[0].ip(), address);
+    assert_eq!(public(h3, &three)[0].ip(), address);
+    lab.cut("h3", "h1").unwrap();
+    three.send_to(b"cut", (h1.addr(), 9)).unwrap();
+    assert_eq!(came(&one), None);
+    let traces = Traces::of(&lab);
+    drop(lab);
+    assert_eq!(traces.left(), Vec::<String>::new());
+}
+
 #[test]
 fn the_underlay_carries_superframes_and_can_be_listened_to() {
     if weft_lab::skip() {
@@ -255,7 +329,7 @@ fn a_panic_leaves_nothing() {
     }
     let mut traces = None;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let lab = Lab::builder().hosts(2).up().unwrap();
+        let lab = Lab::builder().hosts(2).nat(NatKind::Cone, &["h2"]).up().unwrap();
         lab.image().unwrap();
         lab.host("h1").docker(["run", "-d", BUSYBOX, "sleep", "1000"]).unwrap();
         let _daemon = lab.host("h2").spawn(["sleep", "1000"], "sleep").unwrap();
