@@ -17,8 +17,8 @@ const MAX_RULES: usize = 20_000;
 pub enum Packet<'a> {
     /// A frame between two ports of this bridge.
     Bridged(&'a str),
-    /// The first datagram of another host to this UDP port, on any interface but the loopback.
-    Arriving(u16),
+    /// What another host sends first to this port of `udp` or `tcp`, on any interface but the loopback.
+    Arriving(&'a str, u16),
 }
 
 /// A base chain that drops the packet.
@@ -93,7 +93,7 @@ impl Ruleset {
     pub fn droppers(&self, packet: Packet<'_>) -> Vec<Dropper> {
         let hook = match packet {
             Packet::Bridged(_) => "forward",
-            Packet::Arriving(_) => "input",
+            Packet::Arriving(..) => "input",
         };
         let at_hook = self.base.iter().filter(|(_, at, _)| at == hook);
         let drops = at_hook.filter(|(base, _, policy_drops)| {
@@ -193,12 +193,15 @@ impl<'a> Walk<'a> {
             (Packet::Bridged(bridge), Some("iif" | "iifname" | "oif" | "oifname")) if !bridges_see_ports => {
                 Some(Known::Text(bridge))
             }
-            (Packet::Arriving(_), Some("iif" | "iifname")) => Some(Known::NotLoopback),
-            (Packet::Arriving(_), Some("l4proto")) => Some(Known::Text("udp")),
-            (Packet::Arriving(port), None) => {
+            (Packet::Arriving(..), Some("iif" | "iifname")) => Some(Known::NotLoopback),
+            (Packet::Arriving(transport, _), Some("l4proto")) => Some(Known::Text(transport)),
+            (Packet::Arriving(transport, port), None) => {
                 match (field("payload", "protocol")?, field("payload", "field")) {
-                    ("udp" | "th", Some("dport")) => Some(Known::Number(u64::from(port))),
-                    ("tcp" | "icmp" | "icmpv6" | "sctp" | "dccp", _) => Some(Known::OtherProtocol),
+                    (protocol, Some("dport")) if protocol == transport || protocol == "th" => {
+                        Some(Known::Number(u64::from(port)))
+                    }
+                    (protocol @ ("udp" | "tcp"), _) if protocol != transport => Some(Known::OtherProtocol),
+                    ("icmp" | "icmpv6" | "sctp" | "dccp", _) => Some(Known::OtherProtocol),
                     _ => None,
                 }
             }
@@ -293,8 +296,12 @@ mod tests {
         !of("forward", policy, rules).droppers(Packet::Bridged(BRIDGE)).is_empty()
     }
 
+    fn drops_streams(rules: &[Value]) -> bool {
+        !of("input", "drop", rules).droppers(Packet::Arriving("tcp", 6783)).is_empty()
+    }
+
     fn drops_datagrams(rules: &[Value]) -> bool {
-        !of("input", "drop", rules).droppers(Packet::Arriving(6783)).is_empty()
+        !of("input", "drop", rules).droppers(Packet::Arriving("udp", 6783)).is_empty()
     }
 
     #[test]
@@ -349,6 +356,17 @@ mod tests {
         assert!(!drops_datagrams(&[json!([port(json!({"set": [53, {"range": [6000, 7000]}]})), accept()])]));
         assert!(!drops_datagrams(&[json!([meta("l4proto", json!({"set": ["tcp", "udp"]})), accept()])]));
         assert!(!drops_datagrams(&[json!([meta("iifname", json!("eth0")), accept()])]), "it may come there");
+        assert!(drops_streams(&[json!([port(json!(6783)), accept()])]), "UDP alone");
+        let tcp =
+            |right: Value| matching(json!({"payload": {"protocol": "tcp", "field": "dport"}}), "==", right);
+        assert!(!drops_streams(&[json!([tcp(json!(6783)), accept()])]));
+        assert!(drops_datagrams(&[json!([tcp(json!(6783)), accept()])]), "TCP alone");
+        let flags = matching(json!({"payload": {"protocol": "tcp", "field": "flags"}}), "==", json!("syn"));
+        assert!(!drops_streams(&[json!([flags, accept()])]), "it may be so");
+        let either = matching(json!({"payload": {"protocol": "th", "field": "dport"}}), "==", json!(6783));
+        let both = json!([meta("l4proto", json!({"set": ["tcp", "udp"]})), either, accept()]);
+        let rules = [both];
+        assert!(!drops_streams(&rules) && !drops_datagrams(&rules));
     }
 
     proptest! {
@@ -362,7 +380,7 @@ mod tests {
             for hook in ["forward", "input"] {
                 let ruleset = of(hook, "drop", &rules.chunks(3).map(|rule| json!(rule)).collect::<Vec<_>>());
                 let _ = ruleset.droppers(Packet::Bridged(BRIDGE));
-                let _ = ruleset.droppers(Packet::Arriving(6783));
+                let _ = ruleset.droppers(Packet::Arriving("tcp", 6783));
             }
         }
     }

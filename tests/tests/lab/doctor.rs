@@ -124,19 +124,19 @@ fn firewalls_of_others_are_named_with_what_opens_them() {
     h2.sh("nft 'add chain inet mine inp { type filter hook input priority 0; policy drop; }' && \
            nft add rule inet mine inp ct state established,related accept && nft add rule inet mine inp iif lo accept")
         .unwrap();
-    assert_finds(h2, false, 0, "nftables", "warning", "UDP port 6783");
-    obey(h2, "nftables", "UDP port 6783");
+    assert_finds(h2, false, 0, "nftables", "warning", "UDP and TCP port 6783");
+    obey(h2, "nftables", "UDP and TCP port 6783");
     assert_finds(h2, false, 0, "nftables", "ok", "no table");
 
     script(h2, "firewall-cmd", "[ \"$1\" = --state ] || [ -e /run/port-is-open ]");
-    assert_finds(h2, false, 0, "firewalld", "warning", "--add-port=6783/udp");
+    assert_finds(h2, false, 0, "firewalld", "warning", "--add-port=6783/udp --add-port=6783/tcp");
     h2.run(["touch", "/run/port-is-open"]).unwrap();
     assert_finds(h2, false, 0, "firewalld", "ok", "6783");
 
     h2.sh("mkdir -p /etc/ufw && echo ENABLED=yes >/etc/ufw/ufw.conf").unwrap();
     script(h2, "ufw", "echo 'Status: active'; cat /run/ufw-rules 2>/dev/null");
-    assert_finds(h2, false, 0, "ufw", "warning", "ufw allow 6783/udp");
-    h2.sh("echo '6783/udp                   ALLOW       Anywhere' >/run/ufw-rules").unwrap();
+    assert_finds(h2, false, 0, "ufw", "warning", "ufw allow 6783");
+    h2.sh("echo '6783                       ALLOW       Anywhere' >/run/ufw-rules").unwrap();
     assert_finds(h2, false, 0, "ufw", "ok", "6783");
 }
 
