@@ -1,5 +1,6 @@
 //! Links: whom to keep one with, what this host claims of its own, and who is reachable through whom.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,8 +20,19 @@ const REMEASURE: Duration = Duration::from_secs(60);
 const SURVEY_AFTER: Duration = Duration::from_millis(50);
 /// Links that take the place of one that the tree has lost.
 const BRANCHES: usize = 4;
-/// Addresses that this host is seen at: so many of its facts.
+/// Addresses that this host is seen at: so many of its facts, the latest ones.
 const MAX_SEEN: usize = 4;
+/// One member makes this host say another address of itself at most so often.
+const SEEN_HOLD: Duration = Duration::from_secs(2);
+
+/// Where a member sees this host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight {
+    at: SocketAddr,
+    since: Duration,
+    /// When it is, or was, to be said.
+    due: Duration,
+}
 
 impl Mesh {
     pub(super) fn connected(&mut self, now: Duration, host: HostId) {
@@ -79,9 +91,14 @@ impl Mesh {
     }
 
     pub(super) fn seen_at(&mut self, now: Duration, host: HostId, address: SocketAddr) {
-        if self.roster.member(host).is_some() && self.seen.insert(host, address) != Some(address) {
-            self.claims_at = Some(now);
+        let before = self.seen.get(&host).copied();
+        if self.roster.member(host).is_none() || before.is_some_and(|sight| sight.at == address) {
+            return;
         }
+        let due = before
+            .map_or(now, |sight| if sight.due > now { sight.due } else { now.max(sight.due + SEEN_HOLD) });
+        self.seen.insert(host, Sight { at: address, since: now, due });
+        self.claims_at = Some(self.claims_at.map_or(due, |at| at.min(due)));
     }
 
     /// What this host says of its links and the addresses that it is seen at.
@@ -111,10 +128,15 @@ impl Mesh {
             }
         }
         self.seen.retain(|host, _| self.roster.member(*host).is_some());
-        let mut seen: Vec<SocketAddr> = self.seen.values().copied().collect();
-        seen.sort();
-        seen.dedup();
-        items.extend(seen.into_iter().take(MAX_SEEN).map(Item::Seen));
+        let mut seen: Vec<Sight> = self.seen.values().copied().collect();
+        seen.sort_by_key(|sight| Reverse((sight.since, sight.at)));
+        let mut latest: Vec<SocketAddr> = Vec::new();
+        for sight in seen {
+            if latest.len() < MAX_SEEN && !latest.contains(&sight.at) {
+                latest.push(sight.at);
+            }
+        }
+        items.extend(latest.into_iter().map(Item::Seen));
         self.own.set_links(&items);
     }
 

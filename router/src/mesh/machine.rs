@@ -14,6 +14,7 @@ use weft_api::sign::{Signed, SigningKey};
 use super::bucket::{Bucket, Rate};
 use super::choice::{Choice, mix};
 use super::facts::Delta;
+use super::links::Sight;
 use super::own::Own;
 use super::record::{AnyRecord, Notary, RecordKey};
 use super::sums::Sums;
@@ -81,7 +82,7 @@ pub struct Mesh {
     pub(super) choose_at: Option<Duration>,
     pub(super) compare_at: Option<Duration>,
     /// Where each member says that it sees this host.
-    pub(super) seen: BTreeMap<HostId, SocketAddr>,
+    pub(super) seen: BTreeMap<HostId, Sight>,
     pub(super) claims_at: Option<Duration>,
     /// Every reachable member and the first hop towards it.
     pub(super) ways: BTreeMap<HostId, HostId>,

@@ -135,6 +135,29 @@ fn an_owner_jumps_past_what_others_have_of_an_earlier_life() {
 }
 
 #[test]
+fn a_host_says_where_it_is_seen_now_but_not_at_every_word_of_one_member() {
+    let mut world = World::new(4, Limits::default(), 1, everybodys(4));
+    world.until("all agree", 30 * SEC, |w| w.agree() && w.all_reachable());
+    world.run(10 * SEC);
+    let at = |port: u16| SocketAddr::from(([198, 51, 100, 1], port));
+    let known = |w: &World, port| w.hosts[2].mesh.addresses(id(0)).contains(&at(port));
+    let version = |w: &World| w.hosts[2].mesh.facts().get(id(0)).unwrap().head.version.sequence;
+    world.event(0, Event::Seen(id(1), at(1)));
+    world.until("it is known", SEC, |w| known(w, 1));
+    world.event(0, Event::Seen(id(3), at(2)));
+    world.until("both are known", SEC, |w| known(w, 1) && known(w, 2));
+    let before = version(&world);
+    for port in 3..203 {
+        world.event(0, Event::Seen(id(1), at(port)));
+        world.run(50 * MS);
+    }
+    let said = version(&world) - before;
+    assert!((4..8).contains(&said), "{said} times in 10 s");
+    world.until("the last one is known", 3 * SEC, |w| known(w, 202));
+    assert!(known(&world, 2) && !known(&world, 1), "each member's last word counts");
+}
+
+#[test]
 fn who_is_in_the_middle_is_the_way() {
     let mut world = World::new(3, Limits::default(), 1, everybodys(3));
     world.cut(0, 2);

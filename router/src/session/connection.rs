@@ -1,5 +1,6 @@
 //! One connection with a peer, from the dial to the erasing of its keys, and its liveness: when to probe, when it is dead.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use weft_api::id::BootId;
@@ -61,6 +62,8 @@ pub(super) struct Connection {
     /// A probe came before it could be answered.
     pub asked: bool,
     pub probed: Option<Duration>,
+    /// The address that the peer was told that it is seen at.
+    pub told: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -82,6 +85,7 @@ impl Connection {
             heard: now,
             asked: false,
             probed: None,
+            told: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The messages of a control stream: a length (32, big endian), then postcard. Each end has one stream and begins it with
-//! [`Message::Hello`]; the rest is what neighbours say about records, and fresh keys.
+//! [`Message::Hello`]; the rest is what neighbours say about records, fresh keys, and where the other is seen.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,8 @@ pub enum Message {
     Mesh(Gossip),
     /// About the keys of this connection.
     Rekey(Rekey),
+    /// The sender sees the other at this address now.
+    Seen(SocketAddr),
 }
 
 impl Message {
@@ -46,7 +50,7 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self, DropReason> {
         let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DropReason::MessageGarbled)?;
         let holds = match &message {
-            Self::Hello(_) | Self::Rekey(_) => true,
+            Self::Hello(_) | Self::Rekey(_) | Self::Seen(_) => true,
             Self::Mesh(gossip) => gossip.holds(),
         };
         if rest.is_empty() && holds { Ok(message) } else { Err(DropReason::MessageGarbled) }
@@ -63,7 +67,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..5) {
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..6) {
             let _ = Message::decode(&bytes);
             let _ = Message::decode(&[&[kind], &bytes[..]].concat());
         }

@@ -60,6 +60,7 @@ pub use paths::{COMPARE_INTERVAL, MAX_PATHS, PATH_LINGER, SEARCH_INTERVAL};
 pub use peer::{KEYS_LINGER, MAX_CONNECTIONS};
 pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey, Share};
 pub use streams::{MAX_STREAMS, STREAM_AFTER};
+pub use ways::SEEN_INTERVAL;
 
 /// A QUIC connection, by a number that is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -178,6 +179,8 @@ pub enum Action {
     ProbeLane(ConnectionId, u8, [u8; probe::PROBE_LEN]),
     /// Frames of this lane go by it from now on, or by lane 0 again.
     UseLane(ConnectionId, u8, bool),
+    /// Tell the peer that it is seen at this address now.
+    TellSeen(ConnectionId, SocketAddr),
     /// Tell the sender that nobody here knows the index.
     Notice(Remote, u32),
     /// Envelopes pass both ways.

@@ -42,6 +42,15 @@ impl Path {
         !matches!(self, Self::Relay(_))
     }
 
+    /// The address that it leads to, if it is UDP.
+    #[must_use]
+    pub fn udp(self) -> Option<SocketAddr> {
+        match self {
+            Self::Udp(address) => Some(address),
+            Self::Tcp(_) | Self::Relay(_) => None,
+        }
+    }
+
     /// The other end of this path to `host`.
     #[must_use]
     pub fn to(self, host: HostId) -> Remote {

@@ -88,6 +88,8 @@ pub(super) struct Peer {
     notices_from: Duration,
     /// When superfluous connections are closed.
     settle: Option<Duration>,
+    /// Until then it is not told anew where it is seen.
+    pub seen_from: Duration,
     /// Our id is the lower one, as of the last event.
     lower: bool,
 }
@@ -111,6 +113,7 @@ impl Peer {
             suspicion: None,
             notices_from: Duration::ZERO,
             settle: None,
+            seen_from: Duration::ZERO,
             lower: false,
         }
     }
@@ -136,10 +139,8 @@ impl Peer {
         let mut connection = Connection::new(id, path, dialled.is_some(), Stage::Greeting, scene.now);
         connection.epochs.open(scene.now, index);
         connection.replaces = dialled.unwrap_or(false);
-        let seen = match path {
-            Path::Udp(address) => Some(address),
-            Path::Tcp(_) | Path::Relay(_) => None,
-        };
+        let seen = path.udp();
+        connection.told = seen;
         let replaces = connection.replaces;
         let hello = Hello { boot: scene.boot, index, cipher: scene.cipher, replaces, seen };
         self.connections.push(connection);
@@ -295,6 +296,7 @@ impl Peer {
         self.probe(scene);
         self.probe_size(scene);
         self.change_path(scene);
+        self.tell_seen(scene);
         for connection in self.connections.iter_mut().filter(|c| c.ready()) {
             scene.with_lanes(connection, |now, lanes, steps| lanes.tick(now, steps));
         }
@@ -317,7 +319,8 @@ impl Peer {
         let paths = self.paths.next_wake(self.lower);
         let streams = self.streams.next();
         let size = self.paths.next_size().filter(|_| self.up);
-        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths, idle, streams, size];
+        let seen = self.untold().map(|_| self.seen_from);
+        let rest = [self.suspicion.map(|(_, at)| at), self.settle, dial, paths, idle, streams, size, seen];
         connections.chain(rest).flatten().min()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use weft_api::id::HostId;
 
@@ -10,6 +11,9 @@ use super::mtu::{self, SizeProbe};
 use super::peer::{Peer, Scene};
 use super::streams::Reach;
 use super::{Action, ConnectionId, Path, StreamId};
+
+/// A peer is told anew where it is seen at most so often.
+pub const SEEN_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Peer {
     /// An authentic envelope came from another address than the one before.
@@ -52,11 +56,8 @@ impl Peer {
             _ => Reach::Not,
         };
         self.streams.follow(scene.now, scene.lower, reach);
-        let udp = |path: &Path| match path {
-            Path::Udp(address) => Some(*address),
-            Path::Tcp(_) | Path::Relay(_) => None,
-        };
-        let addresses: Vec<SocketAddr> = self.dialling.given().iter().filter_map(udp).collect();
+        let addresses: Vec<SocketAddr> =
+            self.dialling.given().iter().copied().filter_map(Path::udp).collect();
         if let Some(address) = self.streams.due(scene.now, &addresses, scene.jitter) {
             scene.act(Action::OpenStream(self.host, address));
         }
@@ -157,6 +158,22 @@ impl Peer {
             self.paths.take(scene.now, path);
         }
         self.follow(scene);
+    }
+
+    /// Tells the peer where it is seen, if that is elsewhere than it was told: its NAT has changed its mind, or a relay is not
+    /// between us any more.
+    pub(super) fn tell_seen(&mut self, scene: &mut Scene<'_>) {
+        let Some((id, address)) = self.untold().filter(|_| scene.now >= self.seen_from) else { return };
+        self.seen_from = scene.now + SEEN_INTERVAL;
+        self.connections.iter_mut().filter(|c| c.id == id).for_each(|c| c.told = Some(address));
+        scene.act(Action::TellSeen(id, address));
+    }
+
+    /// An address that the connection in use goes to and the peer was not told.
+    pub(super) fn untold(&self) -> Option<(ConnectionId, SocketAddr)> {
+        let used = self.connections.iter().find(|c| Some(c.id) == self.used && c.works())?;
+        let address = used.path.udp().filter(|_| self.paths.sound())?;
+        (used.told != Some(address)).then_some((used.id, address))
     }
 
     pub(super) fn follow(&mut self, scene: &mut Scene<'_>) {

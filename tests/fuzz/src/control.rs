@@ -116,7 +116,7 @@ fn step(tested: &mut Tested, input: &mut Input<'_>) {
         3 => match read(input.bytes()) {
             Some(Message::Hello(hello)) => tested.tell(Event::Hello(connection, hello)),
             Some(Message::Rekey(said)) => tested.tell(Event::Rekey(connection, said)),
-            Some(Message::Mesh(_)) | None => {}
+            Some(Message::Mesh(_) | Message::Seen(_)) | None => {}
         },
         4 => tested.tell(Event::Lost(connection, None)),
         5 => tested.tell(Event::Probe(ours, path, input.bytes())),

@@ -87,6 +87,7 @@ impl World {
                 self.set_path(n, id, path);
             }
             Action::SetPath(id, path) => self.set_path(n, id, path),
+            Action::TellSeen(id, address) => self.tell_message(n, id, Message::Seen(address)),
             Action::AskRekey(id, epoch) => self.tell_message(n, id, Message::Rekey(Rekey::Ask(epoch))),
             Action::OfferKeys(id, epoch, index) => {
                 let share = Share { epoch, index, public: [1; 32] };
@@ -347,7 +348,11 @@ impl World {
         match said {
             Said::Close(why) => self.session(n, Event::Lost(id, Some(why))),
             Said::Message(message, _) => match &*message {
-                Message::Hello(hello) => self.session(n, Event::Hello(id, *hello)),
+                Message::Hello(hello) => {
+                    hello.seen.into_iter().for_each(|at| self.mesh(n, mesh::Event::Seen(peer, at)));
+                    self.session(n, Event::Hello(id, *hello));
+                }
+                Message::Seen(address) => self.mesh(n, mesh::Event::Seen(peer, *address)),
                 Message::Rekey(said) => self.session(n, Event::Rekey(id, *said)),
                 Message::Mesh(gossip) => self.mesh(n, mesh::Event::Heard(peer, gossip)),
             },

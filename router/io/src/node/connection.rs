@@ -190,6 +190,7 @@ async fn read_records(speaker: &Speaker, stream: &mut RecvStream) -> Result<(), 
         }
         match message {
             Message::Rekey(said) => speaker.engine.rekey(speaker.id, said),
+            Message::Seen(address) => speaker.engine.seen(speaker.host, address),
             Message::Mesh(gossip) => {
                 if speaker.engine.heard.send((speaker.host, gossip)).await.is_err() {
                     return Ok(());

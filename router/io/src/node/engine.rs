@@ -1,6 +1,7 @@
 //! Carries out what the session layer decides: dials, closes, keys, tables of the lane. One lock, never held across an await.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use weft_api::roster::MeshRecord;
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::mesh::{self, Gossip};
 use weft_router::relay::RelayTable;
+use weft_router::session::message::Message;
 use weft_router::session::{
     Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why,
 };
@@ -289,9 +291,14 @@ impl Engine {
     pub(super) fn hello(&self, id: ConnectionId, hello: Hello) {
         let mut state = self.lock();
         if let (Some(live), Some(seen)) = (state.live.get(&id), hello.seen) {
-            self.store.event(mesh::Event::Seen(live.host, seen));
+            self.seen(live.host, seen);
         }
         self.event(&mut state, Event::Hello(id, hello));
+    }
+
+    /// A peer sees this host there.
+    pub(super) fn seen(&self, by: HostId, address: SocketAddr) {
+        self.store.event(mesh::Event::Seen(by, address));
     }
 
     /// What the peer says about the keys of a connection.
@@ -451,7 +458,8 @@ impl Engine {
                 return state.tables.sends.remove(&host).is_some();
             }
             Action::EraseKeys(id) => return self.erase(state, id),
-            Action::AskRekey(id, epoch) => self.tell(state, id, Rekey::Ask(epoch)),
+            Action::AskRekey(id, epoch) => self.tell(state, id, Message::Rekey(Rekey::Ask(epoch))),
+            Action::TellSeen(id, address) => self.tell(state, id, Message::Seen(address)),
             Action::OfferKeys(id, epoch, index) => self.offer_keys(state, id, epoch, index),
             Action::NextChain(id, theirs) => self.next_chain(state, id, &theirs),
             Action::AnswerKeys(id, epoch, index) => self.answer_keys(state, id, epoch, index),

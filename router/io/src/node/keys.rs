@@ -138,7 +138,7 @@ impl Engine {
             Err(Unspecified) => return close(connection, Why::Garbled),
         }
         let share = Share { epoch, index, public: keys.public };
-        self.tell(state, id, Rekey::Offer(share));
+        self.tell(state, id, Message::Rekey(Rekey::Offer(share)));
     }
 
     pub(super) fn next_chain(&self, state: &mut State, id: ConnectionId, theirs: &[u8; 32]) {
@@ -155,16 +155,16 @@ impl Engine {
     pub(super) fn answer_keys(&self, state: &State, id: ConnectionId, epoch: u32, index: u32) {
         if let Some(Live { keys: Some(keys), closed: false, .. }) = state.live.get(&id) {
             let share = Share { epoch, index, public: keys.public };
-            self.tell(state, id, Rekey::Answer(share));
+            self.tell(state, id, Message::Rekey(Rekey::Answer(share)));
         }
     }
 
     /// Says this on the control stream. The session layer has so little to say at a time that there is always room.
-    pub(super) fn tell(&self, state: &State, id: ConnectionId, what: Rekey) {
+    pub(super) fn tell(&self, state: &State, id: ConnectionId, what: Message) {
         if let Some(Live { tell: Some(tell), .. }) = state.live.get(&id)
-            && tell.try_send(Message::Rekey(what)).is_err()
+            && let Err(refused) = tell.try_send(what)
         {
-            tracing::debug!(?id, ?what, "a closing connection is not told");
+            tracing::debug!(?id, ?refused, "a closing connection is not told");
         }
     }
 

@@ -90,6 +90,30 @@ fn a_host_that_moves_is_followed_without_a_handshake() {
 }
 
 #[test]
+fn who_is_seen_elsewhere_is_told_but_not_too_often() {
+    let mut world = World::new(2, 0, 3);
+    world.hide(1);
+    world.start_all();
+    world.run(5000 * MS);
+    assert_eq!((&world.hosts[0].seen, &world.hosts[1].seen), (&vec![], &vec![]), "the greeting told it");
+    for port in [40_001, 40_002] {
+        world.rebind(1, port);
+        world.run(1000 * MS);
+        assert_eq!(world.hosts[1].seen.last(), Some(&world.seen(1)));
+        world.run(5000 * MS);
+    }
+    assert_eq!(world.hosts[1].seen.len(), 2);
+    for port in 41_000..41_100 {
+        world.rebind(1, port);
+        world.run(100 * MS);
+    }
+    assert!(world.hosts[1].seen.len() <= 2 + 6, "{:?}", world.hosts[1].seen);
+    world.run(SEEN_INTERVAL + 1000 * MS);
+    assert_eq!(world.hosts[1].seen.last(), Some(&world.seen(1)), "the last one is told in the end");
+    assert_eq!(world.hosts[0].seen, [], "it is where it was");
+}
+
+#[test]
 fn an_envelope_that_was_led_astray_moves_nobody() {
     let mut world = World::new(2, 0, 3);
     world.start_all();

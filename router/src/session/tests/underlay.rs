@@ -36,6 +36,14 @@ impl World {
         self.nats[n] = Some(Nat { public, open: HashMap::new() });
     }
 
+    /// The NAT of a host forgets everything and has another port for it.
+    pub(super) fn rebind(&mut self, n: usize, port: u16) {
+        if let Some(nat) = &mut self.nats[n] {
+            nat.open.clear();
+            nat.public.set_port(port);
+        }
+    }
+
     /// The address that others see a host at.
     pub(super) fn seen(&self, n: usize) -> SocketAddr {
         self.nats[n].as_ref().map_or(self.addresses[n], |nat| nat.public)

@@ -37,6 +37,8 @@ pub(super) struct Host {
     pub up: BTreeSet<HostId>,
     pub counts: Vec<DropReason>,
     pub dials: usize,
+    /// What it was told since the greeting of where it is seen.
+    pub seen: Vec<SocketAddr>,
     pub wakes: Option<Duration>,
 }
 
@@ -97,6 +99,7 @@ pub(super) enum Message {
     Greeting(Hello),
     Closed(Why),
     Rekey(Rekey),
+    Seen(SocketAddr),
 }
 
 /// One QUIC connection: the hosts, and their names of it.
@@ -195,6 +198,7 @@ impl World {
             up: BTreeSet::new(),
             counts: Vec::new(),
             dials: 0,
+            seen: Vec::new(),
             wakes: None,
         }
     }
@@ -288,6 +292,10 @@ impl World {
             Action::Greet(id, hello) => {
                 let wire = self.wire(n, id).unwrap();
                 self.stream(wire, n, Message::Greeting(hello));
+            }
+            Action::TellSeen(id, address) => {
+                let wire = self.wire(n, id).unwrap();
+                self.stream(wire, n, Message::Seen(address));
             }
             Action::SetPath(id, path) => {
                 let wire = self.wire(n, id).unwrap();
@@ -422,6 +430,7 @@ impl World {
             Message::Greeting(_) => {}
             Message::Rekey(said) if self.wires[wire].open => self.event(n, Event::Rekey(connection, said)),
             Message::Rekey(_) => {}
+            Message::Seen(address) => self.hosts[n].seen.push(address),
             Message::Closed(why) => self.event(n, Event::Lost(connection, Some(why))),
         }
     }
