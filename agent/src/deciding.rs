@@ -19,10 +19,11 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
 use weft_api::error::{ApiError, ErrorKind};
-use weft_api::id::{HostId, NetworkId};
+use weft_api::id::{HostId, MeshKey, NetworkId};
 use weft_api::request::{Caller, path};
 use weft_api::roster::{RosterRecord, Standing};
 use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 use weft_client::{ExchangeError, MAX_ANSWER, exchange};
 use weft_router_io::node::{ApiStream, MeshView, Node, StreamError};
 
@@ -38,6 +39,12 @@ pub trait Controller: Send + Sync + 'static {
     fn routes(&self) -> Router;
     /// Whether it decides, beside admitting and removing members.
     fn decides(&self) -> bool;
+    /// Whether it holds the mesh key that signs now, and not one that was rotated.
+    fn signs(&self) -> bool;
+    /// A new mesh key, from now on.
+    fn rotate(&self) -> Result<NewKey, ApiError>;
+    /// The successors of the mesh key, up to its own.
+    fn successions(&self) -> Vec<Signed<Succession>>;
     /// Rises when there is something new to spread.
     fn changes(&self) -> watch::Receiver<u64>;
     /// Every decision.
@@ -54,6 +61,17 @@ pub trait Controller: Send + Sync + 'static {
     ) -> Result<usize, ApiError>;
     /// Where this host can be asked.
     fn set_addresses(&self, addresses: Vec<SocketAddr>) -> Result<(), ApiError>;
+}
+
+/// The mesh key was rotated here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewKey {
+    /// The new key.
+    pub key: MeshKey,
+    /// So many times the key has been rotated.
+    pub number: u32,
+    /// Who held the old key beside this host: id and name.
+    pub signers: Vec<(HostId, String)>,
 }
 
 /// Asks whoever decides, or signs. Cheap to clone.
@@ -184,24 +202,32 @@ impl Deciding {
 
     /// Who decides; this host, if it does.
     fn decider(&self) -> Option<HostId> {
+        self.decider_in(&self.view.borrow())
+    }
+
+    fn decider_in(&self, view: &MeshView) -> Option<HostId> {
         match self.here {
             Some((_, true)) => Some(self.me),
-            _ => decider(&self.view.borrow()),
+            _ => decider(view),
         }
     }
 
-    /// Who may be asked to sign: who decides, this host, the others.
+    /// Who may be asked to sign: who decides, this host, the others; not who holds an old mesh key, unless nobody else is known.
     fn signers(&self) -> Vec<HostId> {
         let here = self.here.as_ref().map(|_| self.me);
-        let mut signers: Vec<HostId> = self.decider().into_iter().chain(here).collect();
-        for record in self.view.borrow().roster.values() {
-            let signs = record.roles.signer && record.standing == Standing::Member;
-            if signs && !signers.contains(&record.key.id()) {
-                signers.push(record.key.id());
+        let view = self.view.borrow();
+        let signs = |host: &HostId| {
+            view.roster.get(host).is_some_and(|r| r.roles.signer && r.standing == Standing::Member)
+        };
+        let others = view.roster.keys().copied();
+        let first: Vec<HostId> = self.decider_in(&view).into_iter().chain(here).collect();
+        let mut signers: Vec<HostId> = Vec::new();
+        for host in first.iter().copied().chain(others).filter(signs) {
+            if !signers.contains(&host) {
+                signers.push(host);
             }
         }
-        signers.dedup();
-        signers
+        if signers.is_empty() { first } else { signers }
     }
 
     async fn ask_one(
@@ -338,6 +364,7 @@ mod tests {
             roles,
             serial: 1,
             standing,
+            under: weft_api::roster::Under::default(),
         }
     }
 

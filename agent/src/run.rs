@@ -153,6 +153,7 @@ pub async fn run(
             present.clone(),
             controller.clone(),
         ));
+        let signer = controller.clone();
         if let Some(controller) = controller {
             tokio::spawn(spread::into_controller(Arc::clone(&controller), node.clone()));
             tokio::spawn(spread::decisions(controller, node.clone()));
@@ -170,7 +171,7 @@ pub async fn run(
         let (left, has_left) = mpsc::channel(1);
         tracing::info!(mesh = %identity.mesh.name, host = %identity.host, id = %identity.id(), port = identity.port, "up");
         let api =
-            Api { identity, book, node: node.clone(), attachments, deciding, docker, present, stranded, leaving, left, started, removed };
+            Api { identity, signer, book, node: node.clone(), attachments, deciding, docker, present, stranded, leaving, left, started, removed };
         let listener = socket::bind(&config.admin).map_err(at(&config.admin))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let served = axum::serve(listener, api.routes()).with_graceful_shutdown(async {
@@ -271,7 +272,10 @@ fn any_address() -> IpAddr {
 fn with_own_decisions(mut stored: Stored, controller: Option<&dyn Controller>) -> Stored {
     let Some(controller) = controller else { return stored };
     spread::hear(controller, &view_of(&stored));
-    stored.roster = controller.roster();
+    if controller.signs() {
+        stored.successions = controller.successions();
+        stored.roster = controller.roster();
+    }
     if controller.decides() {
         stored.decisions = controller.decisions();
     }

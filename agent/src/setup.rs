@@ -166,11 +166,14 @@ pub async fn join(
         }
     };
     let ledger = state.create_ledger(joined.mesh.mesh)?;
+    let successions = joined.admitted.successions.iter().zip(1..);
+    let successions = successions.map(|(signed, number)| StoredRecord::Succession(number, signed.clone()));
+    let signer = joined.chain.current();
     let roster = joined.admitted.roster.iter().filter_map(|signed| {
-        let record = signed.verify(&joined.mesh_key.0).ok()?;
+        let record = signed.verify(&signer.0).ok()?;
         Some(StoredRecord::Roster(record.key.id(), signed.clone()))
     });
-    ledger.save(&roster.collect::<Vec<_>>())?;
+    ledger.save(&successions.chain(roster).collect::<Vec<_>>())?;
     let mut identity =
         Identity::new(joined.mesh, joined.mesh_key, joined.own.name, HostKey(key.public()), choices.port);
     identity.advertise = choices.advertise;

@@ -77,8 +77,13 @@ pub async fn decisions(controller: Arc<dyn Controller>, node: Node) {
     loop {
         changes.mark_unchanged();
         let asked = Arc::clone(&controller);
-        match tokio::task::spawn_blocking(move || (asked.roster(), asked.decisions())).await {
-            Ok((roster, decisions)) => {
+        let said = move || {
+            let signed = asked.signs().then(|| (asked.successions(), asked.roster()));
+            (signed.unwrap_or_default(), asked.decisions())
+        };
+        match tokio::task::spawn_blocking(said).await {
+            Ok(((successions, roster), decisions)) => {
+                node.insert_successions(successions);
                 node.insert_roster(roster);
                 node.insert_decisions(decisions);
             }

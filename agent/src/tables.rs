@@ -159,6 +159,7 @@ mod tests {
                 roles: Roles::default(),
                 serial: 1,
                 standing: Standing::Member,
+                under: weft_api::roster::Under::default(),
             };
             view.roster.insert(key(n).id(), record);
             let block =

@@ -109,6 +109,12 @@ impl HostKey {
 }
 
 impl MeshKey {
+    /// The beginning of its hash, for people to compare.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        HostKey(self.0).id().to_string()
+    }
+
     /// The id of the mesh that this key signs for.
     #[must_use]
     pub fn id(&self) -> MeshId {

@@ -6,6 +6,7 @@
 //! | [`id`] | host, mesh, network and token identifiers, MAC addresses |
 //! | [`sign`] | Ed25519 keys and [`sign::Signed`] |
 //! | [`roster`], [`fact`], [`decision`] | the three kinds of signed record that travel between hosts |
+//! | [`succession`] | who signs the roster after the mesh key was rotated |
 //! | [`token`] | the text that lets a host join |
 //! | [`network`] | the noun `network` and its rules |
 //! | [`request`], [`report`], [`error`] | the admin API: what is asked, what is answered, what went wrong |
@@ -21,4 +22,5 @@ pub mod report;
 pub mod request;
 pub mod roster;
 pub mod sign;
+pub mod succession;
 pub mod token;

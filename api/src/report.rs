@@ -133,6 +133,19 @@ pub struct Rekeyed {
     pub why: Option<String>,
 }
 
+/// The mesh has a new key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rotated {
+    /// The new key, for people to compare.
+    pub fingerprint: String,
+    /// So many times the key has been rotated.
+    pub number: u32,
+    /// Members that held the old key and can sign nothing until they import the new one.
+    pub signers: Vec<String>,
+    /// Those among them that cannot be reached: what they have admitted or removed unheard is not carried over.
+    pub unheard: Vec<String>,
+}
+
 /// Whether frames pass a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

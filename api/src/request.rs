@@ -11,6 +11,7 @@ use crate::id::{HostId, HostKey, NetworkId, TokenId};
 use crate::network::MtuOption;
 use crate::roster::{MeshRecord, RosterRecord};
 use crate::sign::Signed;
+use crate::succession::Succession;
 use crate::token::JoinWish;
 
 /// Paths of the API. `GET` lists or shows, `POST` makes, `DELETE` removes.
@@ -53,6 +54,8 @@ pub mod path {
     pub const TIME: &str = "/v1/time";
     /// POST [`super::Rekey`] -> `Vec<`[`crate::report::Rekeyed`]`>`; of another host, without a body: [`crate::report::Rekeyed`]
     pub const REKEY: &str = "/v1/rekey";
+    /// POST -> [`crate::report::Rotated`]: a new mesh key; on a signer only
+    pub const ROTATE: &str = "/v1/mesh/key";
     /// POST [`super::Leave`]: this host leaves the mesh
     pub const LEAVE: &str = "/v1/leave";
     /// POST `Signed<`[`super::Goodbye`]`>` in JSON: a host tells the signer that it has left
@@ -237,6 +240,8 @@ pub struct Join {
 pub struct Admitted {
     /// What everybody agrees on, signed by the mesh key.
     pub mesh: Signed<MeshRecord>,
+    /// From the first mesh key to that one.
+    pub successions: Vec<Signed<Succession>>,
     /// The whole roster, the new member's own record in it.
     pub roster: Vec<Signed<RosterRecord>>,
 }

@@ -1,5 +1,5 @@
-//! The roster: which host keys are members of the mesh, each record signed by the mesh key by itself (PROTOCOL 1).
-//! Merged key by key: `removed` is final, else the higher serial, ties by bytes; so two signers cannot fork it.
+//! The roster: which host keys are members of the mesh, each record signed by the mesh key by itself (PROTOCOL 1). Merged key by
+//! key: the later mesh key, then `removed`, which is final, else the higher serial, ties by bytes; so two signers cannot fork it.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,25 @@ pub struct RosterRecord {
     pub serial: u64,
     /// In or out.
     pub standing: Standing,
+    /// Which mesh key signs it.
+    pub under: Under,
+}
+
+/// The mesh key that signs a roster record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Under {
+    /// Its number: 0 is the first, n the one of [`crate::succession::Succession`] n.
+    pub key: u32,
+    /// The host had a record before that key came: one of those that the succession counts.
+    pub carried: bool,
+}
+
+impl RosterRecord {
+    /// The higher one replaces the lower: the later mesh key, then `removed`, then the serial.
+    #[must_use]
+    pub fn rank(&self) -> (u64, u64) {
+        (u64::from(self.under.key) << 1 | u64::from(self.standing == Standing::Removed), self.serial)
+    }
 }
 
 impl Record for RosterRecord {

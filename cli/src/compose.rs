@@ -8,17 +8,19 @@ use std::sync::Arc;
 use anyhow::Context;
 use ipnet::IpNet;
 use tokio::sync::watch;
+use weft_agent::deciding::NewKey;
 use weft_agent::state::{Identity, StateDir, StateError};
 use weft_agent::{deciding, service, setup};
 use weft_api::decision::{Decision, DecisionKey};
-use weft_api::error::ApiError;
+use weft_api::error::{ApiError, ErrorKind};
 use weft_api::id::{HostId, HostKey, MeshKey, NetworkId};
 use weft_api::network::check_network_name;
 use weft_api::request::{NewToken, TokenMade};
 use weft_api::roster::{Cipher, MeshRecord, RosterRecord};
 use weft_api::sign::{Signed, SigningKey};
+use weft_api::succession::Succession;
 use weft_client::Admin;
-use weft_controller::{Controller, ControllerKeys, Founding, system_clock};
+use weft_controller::{Controller, ControllerKeys, Founding, Rotation, signing_key, system_clock};
 
 use crate::args::Init;
 use crate::{Done, mesh_name, show, token};
@@ -70,9 +72,21 @@ pub fn controller(
     if !identity.founder && !identity.signer {
         return Ok(None);
     }
+    finish_rotation(state)?;
     let keys = ControllerKeys { mesh_key: state.mesh_key()?, host_key: state.host_key()? };
     let controller = Controller::open(state.path(), keys, system_clock())?;
-    Ok(Some(Arc::new(Here(controller))))
+    Ok(Some(Arc::new(Here { controller, state: state.clone() })))
+}
+
+/// A rotation of the mesh key that was cut off is finished if the new key has signed, and undone if not. The directory is locked.
+pub fn finish_rotation(state: &StateDir) -> anyhow::Result<()> {
+    let Some(next) = state.next_mesh_key()? else { return Ok(()) };
+    if signing_key(state.path())? == Some(MeshKey(next.public())) {
+        state.take_next_mesh_key()?;
+    } else {
+        state.drop_next_mesh_key()?;
+    }
+    Ok(())
 }
 
 /// What a person reads about Docker after `init` and `join`.
@@ -169,31 +183,56 @@ fn fastest() -> Cipher {
 }
 
 /// The controller as the agent sees it.
-struct Here(Controller);
+struct Here {
+    controller: Controller,
+    state: StateDir,
+}
 
 impl deciding::Controller for Here {
     fn routes(&self) -> axum::Router {
-        self.0.routes()
+        self.controller.routes()
     }
 
     fn decides(&self) -> bool {
-        self.0.decides()
+        self.controller.decides()
+    }
+
+    fn signs(&self) -> bool {
+        self.controller.signs()
+    }
+
+    /// The new key lies on the disk before it signs, and takes the old one's place once what it has signed lies there too.
+    fn rotate(&self) -> Result<NewKey, ApiError> {
+        let internal = |e: StateError| ApiError::new(ErrorKind::Internal, e.to_string());
+        let next = self.state.next_mesh_key_or_new().map_err(internal)?;
+        let rotated = self.controller.rotate(next);
+        // After an error of the disk only the next start can tell which key counts.
+        if rotated.as_ref().is_err_and(|e| e.kind != ErrorKind::Internal) {
+            self.state.drop_next_mesh_key().map_err(internal)?;
+        }
+        let Rotation { key, number, signers } = rotated?;
+        self.state.take_next_mesh_key().map_err(internal)?;
+        Ok(NewKey { key, number, signers })
+    }
+
+    fn successions(&self) -> Vec<Signed<Succession>> {
+        self.controller.successions()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes()
+        self.controller.changes()
     }
 
     fn decisions(&self) -> Vec<Signed<Decision>> {
-        self.0.decisions()
+        self.controller.decisions()
     }
 
     fn roster(&self) -> Vec<Signed<RosterRecord>> {
-        self.0.roster()
+        self.controller.roster()
     }
 
     fn observe(&self, host: HostId, routes: Vec<IpNet>, endpoints: BTreeMap<NetworkId, usize>) {
-        self.0.observe(host, routes, endpoints);
+        self.controller.observe(host, routes, endpoints);
     }
 
     fn hear(
@@ -201,10 +240,72 @@ impl deciding::Controller for Here {
         roster: &BTreeMap<HostId, RosterRecord>,
         decisions: &BTreeMap<DecisionKey, Decision>,
     ) -> Result<usize, ApiError> {
-        self.0.hear(roster.values(), decisions.values())
+        self.controller.hear(roster.values(), decisions.values())
     }
 
     fn set_addresses(&self, addresses: Vec<SocketAddr>) -> Result<(), ApiError> {
-        self.0.set_addresses(addresses)
+        self.controller.set_addresses(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn founder() -> (tempfile::TempDir, StateDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let state = StateDir::new(temp.path().join("weft"));
+        drop(state.lock().unwrap());
+        let args = Init {
+            name: None,
+            port: 6783,
+            advertise: Vec::new(),
+            cipher: Some(Cipher::Aes256Gcm),
+            mesh_name: None,
+            no_start: true,
+        };
+        found(&state, &args, "quiet-fox", "h1", &[]).unwrap();
+        (temp, state)
+    }
+
+    fn open(state: &StateDir) -> Arc<dyn deciding::Controller> {
+        controller(state, &state.member().unwrap()).unwrap().unwrap()
+    }
+
+    fn files(state: &StateDir) -> Vec<String> {
+        let files = std::fs::read_dir(state.path()).unwrap().map(|f| f.unwrap().file_name());
+        let mut files: Vec<String> = files.map(|f| f.into_string().unwrap()).collect();
+        files.sort();
+        files
+    }
+
+    /// What lies on the disk when the process is killed after each step of a rotation.
+    #[test]
+    fn a_rotation_that_was_cut_off_is_undone_or_finished() {
+        let (_temp, state) = founder();
+        let before = files(&state);
+        let old = state.mesh_key().unwrap().public();
+
+        state.next_mesh_key_or_new().unwrap();
+        assert_eq!(open(&state).successions().len(), 0, "the new key has signed nothing: undone");
+        assert_eq!((state.mesh_key().unwrap().public(), files(&state)), (old, before.clone()));
+
+        let next = state.next_mesh_key_or_new().unwrap();
+        let (public, seed) = (next.public(), *next.seed());
+        let keys =
+            ControllerKeys { mesh_key: state.mesh_key().unwrap(), host_key: state.host_key().unwrap() };
+        Controller::open(state.path(), keys, system_clock()).unwrap().rotate(next).unwrap();
+        assert_eq!(state.mesh_key().unwrap().public(), old);
+        let opened = open(&state);
+        assert!(opened.signs() && opened.successions().len() == 1, "it has signed: finished");
+        assert_eq!((state.mesh_key().unwrap().public(), files(&state)), (public, before.clone()));
+        assert_eq!(state.mesh_key().unwrap().seed(), &seed);
+
+        let made = opened.rotate().unwrap();
+        assert_eq!((made.number, made.signers.len()), (2, 0));
+        drop(opened);
+        assert_eq!(MeshKey(state.mesh_key().unwrap().public()), made.key);
+        assert_eq!(files(&state), before, "nothing is left of the old key");
+        assert!(open(&state).signs());
     }
 }

@@ -78,8 +78,13 @@ async fn run(args: Args) -> Done {
         Command::Token(TokenCommand::Ls(format)) => token::list(&admin, format.json).await,
         Command::Token(TokenCommand::Rm { ids }) => token::remove(&admin, &ids).await,
         Command::Mesh(MeshCommand::Rekey { all }) => mesh::rekey(&admin, all).await,
-        Command::Mesh(MeshCommand::Key(MeshKeyCommand::Export(args))) => mesh::export(&state, &args),
+        Command::Mesh(MeshCommand::Key(MeshKeyCommand::Export(args))) => {
+            mesh::export(&state, &admin, &args).await
+        }
         Command::Mesh(MeshCommand::Key(MeshKeyCommand::Import(args))) => mesh::import(&state, &args),
+        Command::Mesh(MeshCommand::Key(MeshKeyCommand::Rotate(format))) => {
+            mesh::rotate(&admin, format.json).await
+        }
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "weft", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -8,16 +8,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use weft_agent::state::{StateDir, StateError, sealed};
+use weft_agent::state::{Identity, StateDir, StateError, sealed};
 use weft_api::id::MeshKey;
-use weft_api::report::Rekeyed;
+use weft_api::report::{Rekeyed, Rotated};
 use weft_api::roster::RosterRecord;
+use weft_api::sign::{Signed, SigningKey};
+use weft_api::succession::{Chain, Succession};
 use weft_client::Admin;
 use weft_controller::{Controller, ControllerKeys, system_clock};
 use zeroize::Zeroizing;
 
-use crate::Done;
 use crate::args::MeshKeyFile;
+use crate::{Done, compose, show};
 
 /// The variable that may hold the passphrase.
 const PASSPHRASE: &str = "WEFT_PASSPHRASE";
@@ -32,14 +34,24 @@ pub async fn rekey(admin: &Admin, all: bool) -> Done {
     Ok(if hosts.iter().all(|h| h.why.is_none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// `weft mesh key rotate`
+pub async fn rotate(admin: &Admin, json: bool) -> Done {
+    let rotated = admin.rotate().await?;
+    show::print(json, &rotated, rotation)
+}
+
 /// `weft mesh key export`
-pub fn export(state: &StateDir, args: &MeshKeyFile) -> Done {
+pub async fn export(state: &StateDir, admin: &Admin, args: &MeshKeyFile) -> Done {
     let identity = state.member()?;
     ensure!(
         identity.founder || identity.signer,
         "this host does not hold the mesh key: run weft mesh key export on the founder or on another signer (weft hosts)"
     );
     let key = state.mesh_key()?;
+    ensure!(
+        signs(state, admin, &identity, MeshKey(key.public())).await?,
+        "this host holds an old mesh key, which was rotated: run weft mesh key export on a signer (weft hosts), and import the key here"
+    );
     let passphrase = passphrase(args, true)?;
     let text = Zeroizing::new(sealed::seal(&key, identity.mesh.mesh, &passphrase)?);
     let shown = args.file.display();
@@ -56,10 +68,6 @@ pub fn export(state: &StateDir, args: &MeshKeyFile) -> Done {
 /// `weft mesh key import`
 pub fn import(state: &StateDir, args: &MeshKeyFile) -> Done {
     let mut identity = state.member()?;
-    if identity.founder || identity.signer {
-        println!("  This host holds the mesh key of \"{}\" already.", identity.mesh.name);
-        return Ok(ExitCode::SUCCESS);
-    }
     let text = read(&args.file)?;
     let _lock = match state.lock() {
         Err(StateError::InUse(_)) => bail!(
@@ -68,21 +76,93 @@ pub fn import(state: &StateDir, args: &MeshKeyFile) -> Done {
         lock => lock?,
     };
     let mesh_key = sealed::open(&text, identity.mesh.mesh, &passphrase(args, false)?)?;
-    ensure!(
-        MeshKey(mesh_key.public()) == identity.mesh_key,
-        "the file holds another key than the one that signs for \"{}\"",
-        identity.mesh.name
-    );
+    let name = identity.mesh.name.clone();
+    let holds = identity.founder || identity.signer;
+    if holds {
+        compose::finish_rotation(state)?;
+    }
     let stored = state.open_ledger(identity.mesh.mesh)?.stored()?;
+    let chain = chain(&identity, &stored.successions)?;
+    let key = MeshKey(mesh_key.public());
+    if holds
+        && MeshKey(state.mesh_key()?.public()) == key
+        && chain.number_of(key).is_none_or(|n| n == chain.number())
+    {
+        println!("  This host holds the mesh key of \"{name}\" already.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    match chain.number_of(key) {
+        Some(number) if number == chain.number() => {}
+        Some(_) => bail!(
+            "the file holds an old key of \"{name}\", which was rotated: run weft mesh key export again, on a signer (weft hosts)"
+        ),
+        None => bail!(
+            "the file holds another key than the one that signs for \"{name}\", as far as this host has heard: if the key was rotated just now, let weft up run here until weft status is well, stop it, and import again"
+        ),
+    }
     let roster: Vec<RosterRecord> =
-        stored.roster.iter().filter_map(|signed| signed.verify(&identity.mesh_key.0).ok()).collect();
-    state.take_mesh_key(&mesh_key)?;
-    let keys = ControllerKeys { mesh_key, host_key: state.host_key()? };
-    drop(Controller::appoint(state.path(), keys, identity.mesh.clone(), roster, system_clock())?);
-    identity.signer = true;
-    state.enrol(&identity)?;
-    println!("  This host signs for \"{}\" too, from the next weft up on.", identity.mesh.name);
+        stored.roster.iter().filter_map(|signed| signed.verify(&key.0).ok()).collect();
+    ensure!(
+        is_whole(&stored.successions, &roster),
+        "this host has not heard yet all that the new key of \"{name}\" has signed: let weft up run here until weft status is well, stop it, and import again"
+    );
+    let keys = || -> anyhow::Result<ControllerKeys> {
+        Ok(ControllerKeys { mesh_key: SigningKey::from_seed(*mesh_key.seed()), host_key: state.host_key()? })
+    };
+    if holds {
+        // The tokens made here, and what was done here unheard, stay.
+        state.put_next_mesh_key(&mesh_key)?;
+        drop(Controller::renew(state.path(), keys()?, stored.successions, roster, system_clock())?);
+        state.take_next_mesh_key()?;
+    } else {
+        state.take_mesh_key(&mesh_key)?;
+        let mesh = identity.mesh.clone();
+        drop(Controller::appoint(state.path(), keys()?, mesh, stored.successions, roster, system_clock())?);
+        identity.signer = true;
+        state.enrol(&identity)?;
+    }
+    println!("  This host signs for \"{name}\" too, from the next weft up on.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a key is not known to be an old one: by the daemon if it runs, else by what the disk has.
+async fn signs(state: &StateDir, admin: &Admin, identity: &Identity, key: MeshKey) -> anyhow::Result<bool> {
+    if admin.answers().await {
+        return Ok(admin.hosts().await?.iter().any(|host| host.this && host.signer));
+    }
+    let _lock = state.lock()?;
+    let chain = chain(identity, &state.open_ledger(identity.mesh.mesh)?.stored()?.successions)?;
+    Ok(chain.number_of(key).is_none_or(|number| number == chain.number()))
+}
+
+fn chain(identity: &Identity, successions: &[Signed<Succession>]) -> anyhow::Result<Chain> {
+    Ok(Chain::verify(identity.mesh_key, successions)?)
+}
+
+/// Whether all that the last key signed again is there.
+fn is_whole(successions: &[Signed<Succession>], roster: &[RosterRecord]) -> bool {
+    let wanted = successions.last().and_then(|signed| signed.peek().ok()).map_or(0, |last| last.carried);
+    u32::try_from(roster.iter().filter(|r| r.under.carried).count()).unwrap_or(u32::MAX) >= wanted
+}
+
+fn rotation(rotated: &Rotated) -> String {
+    let mut lines = format!(
+        "  The mesh has a new key, {} (rotation {}); this host has it, the old one signs nothing any more.\n",
+        rotated.fingerprint, rotated.number
+    );
+    if !rotated.signers.is_empty() {
+        let signers = rotated.signers.join(", ");
+        lines += &format!(
+            "  {signers} held the old key too: weft mesh key export here, weft mesh key import there.\n"
+        );
+    }
+    if !rotated.unheard.is_empty() {
+        let unheard = rotated.unheard.join(", ");
+        lines += &format!(
+            "  {unheard} cannot be reached: hosts that were admitted or removed there meanwhile are as before until then.\n"
+        );
+    }
+    lines
 }
 
 /// From a file or the environment, or else asked for on the terminal; twice if it is a new one.
@@ -138,6 +218,19 @@ fn line(host: &Rekeyed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rotation_says_what_to_do_next() {
+        let mut rotated =
+            Rotated { fingerprint: "00ff".into(), number: 1, signers: Vec::new(), unheard: Vec::new() };
+        assert_eq!(rotation(&rotated).lines().count(), 1);
+        (rotated.signers, rotated.unheard) = (vec!["h2".into(), "h3".into()], vec!["h3".into()]);
+        let said = rotation(&rotated);
+        assert!(
+            said.contains("00ff") && said.contains("h2, h3 held") && said.contains("  h3 cannot"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn a_line_a_host() {

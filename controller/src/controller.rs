@@ -13,16 +13,18 @@ use weft_api::decision::Decision;
 use weft_api::error::{ApiError, ErrorKind};
 use weft_api::fact::MAX_ROUTES;
 use weft_api::id::{HostId, HostKey, MeshId, MeshKey, NetworkId, TokenId};
-use weft_api::request::{HoldRange, NewToken, RangeHeld, TokenMade};
+use weft_api::request::{Admitted, HoldRange, NewToken, RangeHeld, TokenMade};
 use weft_api::roster::{Cipher, MeshRecord, RosterRecord};
 use weft_api::sign::{Signed, SigningKey};
+use weft_api::succession::Succession;
 use weft_api::token::Token;
 use weft_controller_state::hold::HOLD_SECS;
 use weft_controller_state::{Command, Event, Hold, Observed, Refusal, State, World};
 
 use crate::published::Published;
+use crate::rotation::needs_the_key;
 use crate::routes;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// Unix seconds; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -82,6 +84,14 @@ pub enum OpenError {
         /// The host of the key.
         host: HostId,
     },
+    /// The mesh key beside it is another than the one that it signs with.
+    #[error(
+        "mesh.key in {dir} is another key than the one that signed the controller's file beside it: put the files of one host together there"
+    )]
+    OtherKey {
+        /// The state directory.
+        dir: String,
+    },
 }
 
 /// Decides for the mesh. Cheap to clone; calls block for one write to the disk at most.
@@ -89,7 +99,7 @@ pub enum OpenError {
 pub struct Controller(Arc<Inner>);
 
 struct Inner {
-    keys: ControllerKeys,
+    me: HostKey,
     mesh: MeshId,
     clock: Clock,
     /// Held while one command is decided, stored and signed; never across an await.
@@ -97,11 +107,12 @@ struct Inner {
     changes: watch::Sender<u64>,
 }
 
-struct Core {
-    state: State,
-    store: Store,
-    world: World,
-    published: Published,
+pub(crate) struct Core {
+    pub keys: ControllerKeys,
+    pub state: State,
+    pub store: Store,
+    pub world: World,
+    pub published: Published,
 }
 
 impl Controller {
@@ -124,15 +135,18 @@ impl Controller {
         Ok(Self::start(keys, clock, &mesh, store, state))
     }
 
-    /// Makes another signer of a mesh that exists: a file with the roster as this host knows it, whole or not at all.
+    /// Makes another signer of a mesh that exists: a file with the roster as this host knows it, whole or not at all. `successions`: those
+    /// that lead to `keys.mesh_key`.
     pub fn appoint(
         dir: &Path,
         keys: ControllerKeys,
         mesh: MeshRecord,
+        successions: Vec<Signed<Succession>>,
         roster: Vec<RosterRecord>,
         clock: Clock,
     ) -> Result<Self, FoundError> {
-        let command = Command::Appoint { mesh: mesh.clone(), roster, key: HostKey(keys.host_key.public()) };
+        let key = HostKey(keys.host_key.public());
+        let command = Command::Appoint { mesh: mesh.clone(), successions, roster, key };
         let events = State::default().decide(&World { now: clock(), ..World::default() }, command)?;
         let (store, state) = Store::create(dir, mesh.mesh, &events)?;
         Ok(Self::start(keys, clock, &mesh, store, state))
@@ -140,21 +154,38 @@ impl Controller {
 
     /// Opens what [`Controller::found`] or [`Controller::appoint`] made.
     pub fn open(dir: &Path, keys: ControllerKeys, clock: Clock) -> Result<Self, OpenError> {
-        let (store, state) = Store::open(dir, mesh_of(&keys))?;
+        let (store, state) = Store::open(dir)?;
         let host = HostKey(keys.host_key.public());
         let other = || OpenError::OtherHost { dir: dir.display().to_string(), host: host.id() };
         let mesh = state.mesh().ok_or_else(other)?.clone();
-        if !state.record(&host).is_some_and(|record| record.roles.signer) {
+        // The key may be an old one, and this host no signer any more: it can become one again.
+        if state.record(&host).is_none_or(|r| !r.roles.signer && r.under.key <= state.key_number()) {
             return Err(other());
+        }
+        let signs = state.successions().last().and_then(|signed| signed.peek().ok()).map(|last| last.key);
+        let key = MeshKey(keys.mesh_key.public());
+        if signs.is_some_and(|last| last != key) {
+            return Err(OpenError::OtherKey { dir: dir.display().to_string() });
+        }
+        if signs.is_none() && key.id() != mesh.mesh {
+            let (found, expected) = (mesh.mesh, key.id());
+            return Err(StoreError::OtherMesh { path: dir.join(store::FILE), found, expected }.into());
         }
         Ok(Self::start(keys, clock, &mesh, store, state))
     }
 
-    fn start(keys: ControllerKeys, clock: Clock, mesh: &MeshRecord, store: Store, state: State) -> Self {
+    pub(crate) fn start(
+        keys: ControllerKeys,
+        clock: Clock,
+        mesh: &MeshRecord,
+        store: Store,
+        state: State,
+    ) -> Self {
         let published = Published::new(&keys, mesh, &state);
         let (changes, _) = watch::channel(store.sequence());
-        let core = Mutex::new(Core { state, store, world: World::default(), published });
-        Self(Arc::new(Inner { keys, mesh: mesh.mesh, clock, core, changes }))
+        let me = HostKey(keys.host_key.public());
+        let core = Mutex::new(Core { keys, state, store, world: World::default(), published });
+        Self(Arc::new(Inner { me, mesh: mesh.mesh, clock, core, changes }))
     }
 
     /// The API: of who decides POST and DELETE of networks, tokens and hosts, GET of tokens, POST of blocks, leases, what is given up, join
@@ -168,8 +199,7 @@ impl Controller {
     /// Whether it decides, beside admitting and removing members.
     #[must_use]
     pub fn decides(&self) -> bool {
-        let me = HostKey(self.0.keys.host_key.public());
-        self.read(|state| state.record(&me).is_some_and(|record| record.roles.controller))
+        self.read(|state| state.record(&self.0.me).is_some_and(|record| record.roles.controller))
     }
 
     /// Rises whenever [`Controller::decisions`] or [`Controller::roster`] says something new.
@@ -188,6 +218,17 @@ impl Controller {
     #[must_use]
     pub fn roster(&self) -> Vec<Signed<RosterRecord>> {
         self.core().published.roster.values().cloned().collect()
+    }
+
+    /// What a host hears that has joined: all of one moment.
+    #[must_use]
+    pub(crate) fn admitted(&self) -> Admitted {
+        let core = self.core();
+        Admitted {
+            mesh: core.published.mesh.clone(),
+            successions: core.state.successions().to_vec(),
+            roster: core.published.roster.values().cloned().collect(),
+        }
     }
 
     /// What every member agrees on, signed.
@@ -213,7 +254,7 @@ impl Controller {
         roster: impl IntoIterator<Item = &'a RosterRecord>,
         decisions: impl IntoIterator<Item = &'a Decision>,
     ) -> Result<usize, ApiError> {
-        let signer = HostKey(self.0.keys.host_key.public());
+        let signer = self.0.me;
         let ours = decisions.into_iter().filter(|decision| decision.signer == signer);
         // Nearly always the mesh says what is known: copy only what is not.
         let command = self.read(|state| Command::Hear {
@@ -235,7 +276,7 @@ impl Controller {
         if !self.decides() {
             return Ok(());
         }
-        let host = HostKey(self.0.keys.host_key.public()).id();
+        let host = self.0.me.id();
         self.run(Command::Place { host, addresses }, |_, _| ())
     }
 
@@ -286,27 +327,36 @@ impl Controller {
         let mut guard = self.core();
         let core = &mut *guard;
         core.world.now = (self.0.clock)();
+        if needs_the_key(&command) && !core.state.signs(&self.0.me) {
+            return Err(Refusal::OldKey.into());
+        }
         let events = core.state.decide(&core.world, command)?;
         if events.is_empty() {
             return Ok(answer(&core.state, &events));
         }
-        let mut next = core.state.clone();
-        events.iter().for_each(|event| next.apply(event));
-        core.store.append(&events, &next).map_err(|e| {
-            tracing::warn!(error = %e, "a decision could not be stored");
-            ApiError::new(ErrorKind::Internal, format!("nothing was changed: {e}"))
-        })?;
-        core.state = next;
-        let news = core.published.update(&self.0.keys, self.0.mesh, &core.state, &events);
+        core.store_events(&events)?;
+        let news = core.published.update(&core.keys, self.0.mesh, &core.state, &events);
         core.world.hosts.retain(|host, _| core.state.member(*host).is_some());
         core.world.drop_named(&core.state);
         let (answer, sequence) = (answer(&core.state, &events), core.store.sequence());
         drop(guard);
         events.iter().for_each(log);
         if news {
-            self.0.changes.send_replace(sequence);
+            self.announce(sequence);
         }
         Ok(answer)
+    }
+
+    pub(crate) fn announce(&self, sequence: u64) {
+        self.0.changes.send_replace(sequence);
+    }
+
+    pub(crate) fn me(&self) -> HostKey {
+        self.0.me
+    }
+
+    pub(crate) fn mesh_id(&self) -> MeshId {
+        self.0.mesh
     }
 
     /// Reads out of the state.
@@ -315,8 +365,22 @@ impl Controller {
     }
 
     /// A panic between two commands cannot leave half of one: the state is replaced whole, after it is stored.
-    fn core(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         self.0.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    /// What has been decided lies on the disk when this returns; otherwise nothing was changed.
+    pub(crate) fn store_events(&mut self, events: &[Event]) -> Result<(), ApiError> {
+        let mut next = self.state.clone();
+        events.iter().for_each(|event| next.apply(event));
+        self.store.append(events, &next).map_err(|e| {
+            tracing::warn!(error = %e, "a decision could not be stored");
+            ApiError::new(ErrorKind::Internal, format!("nothing was changed: {e}"))
+        })?;
+        self.state = next;
+        Ok(())
     }
 }
 
@@ -333,6 +397,7 @@ fn mesh_of(keys: &ControllerKeys) -> MeshId {
 fn log(event: &Event) {
     match event {
         Event::Founded(mesh) => tracing::info!(mesh = %mesh.name, "mesh founded"),
+        Event::Rotated { .. } | Event::KeyTaken(_) => tracing::info!("mesh key changed"),
         Event::Enrolled(record) => {
             tracing::info!(host = %record.name, id = %record.key.id(), standing = ?record.standing, "roster changed");
         }

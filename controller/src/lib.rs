@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`controller`] | the handle: one command after the other |
 //! | [`store`] | `controller.redb`: events, and now and then the whole state |
+//! | `rotation` | a new mesh key |
 //! | `published` | the signed form of what is decided |
 //! | `routes` | the HTTP API, and who may ask what |
 
@@ -12,7 +13,9 @@
 
 pub mod controller;
 mod published;
+mod rotation;
 mod routes;
 pub mod store;
 
 pub use controller::{Clock, Controller, ControllerKeys, FoundError, Founding, OpenError, system_clock};
+pub use rotation::{Rotation, signing_key};

@@ -22,7 +22,9 @@ pub struct Published {
 impl Published {
     /// Signs a whole state. `mesh`: what [`State::mesh`] says.
     pub fn new(keys: &ControllerKeys, mesh: &MeshRecord, state: &State) -> Self {
-        let roster = state.roster().map(|record| (record.key, keys.mesh_key.sign(record))).collect();
+        let number = state.key_number();
+        let ours = state.roster().filter(|record| record.under.key == number);
+        let roster = ours.map(|record| (record.key, keys.mesh_key.sign(record))).collect();
         let decisions = state
             .decisions()
             .map(|(key, decided)| (key.clone(), sign(keys, mesh.mesh, key, decided)))
@@ -36,7 +38,12 @@ impl Published {
         for event in events {
             match event {
                 Event::Enrolled(record) => {
-                    self.roster.insert(record.key, keys.mesh_key.sign(record));
+                    // What a later key has signed is not for this one to sign.
+                    if record.under.key == state.key_number() {
+                        self.roster.insert(record.key, keys.mesh_key.sign(record));
+                    } else {
+                        self.roster.remove(&record.key);
+                    }
                     news = true;
                 }
                 Event::Decided { key, .. } => {
@@ -46,6 +53,8 @@ impl Published {
                     news = true;
                 }
                 Event::Founded(_)
+                | Event::Rotated { .. }
+                | Event::KeyTaken(_)
                 | Event::TokenMade { .. }
                 | Event::TokenRemoved(_)
                 | Event::TokenUsed { .. } => {}

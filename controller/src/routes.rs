@@ -13,7 +13,7 @@ use weft_api::decision::DecisionBody;
 use weft_api::error::{ApiError, ErrorKind};
 use weft_api::id::HostId;
 use weft_api::request::{
-    Admitted, BlockGranted, Caller, CreateNetwork, GiveUp, HoldRange, Join, Lend, NewToken, WantBlock, path,
+    BlockGranted, Caller, CreateNetwork, GiveUp, HoldRange, Join, Lend, NewToken, WantBlock, path,
 };
 use weft_controller_state::{Command, Event, Refusal};
 
@@ -135,7 +135,7 @@ async fn join(asked: Asked, body: Bytes) -> Response {
     answer(asked, move |controller, _| {
         let Join { wish } = read(&body)?;
         controller.run(Command::Join { wish }, |_, _| ())?;
-        json(&Admitted { mesh: controller.mesh(), roster: controller.roster() })
+        json(&controller.admitted())
     })
     .await
 }

@@ -126,7 +126,7 @@ impl Store {
     }
 
     /// Opens the file and reads the state out of it.
-    pub fn open(dir: &Path, mesh: MeshId) -> Result<(Self, State), StoreError> {
+    pub fn open(dir: &Path) -> Result<(Self, State), StoreError> {
         let path = dir.join(FILE);
         if !path.exists() {
             return Err(StoreError::Missing(path));
@@ -135,7 +135,7 @@ impl Store {
         let read = catch_unwind(AssertUnwindSafe(|| {
             let mut db = builder().open(&path).map_err(|e| opening(&path, e))?;
             db.check_integrity().map_err(|e| opening(&path, e))?;
-            Self { db, path: path.clone(), next: 0, snapshot_at: 0 }.read(mesh)
+            Self { db, path: path.clone(), next: 0, snapshot_at: 0 }.read()
         }));
         read.unwrap_or_else(|_| {
             Err(StoreError::Damaged { path, why: "its pages do not fit together".into() })
@@ -192,15 +192,15 @@ impl Store {
         Ok(())
     }
 
-    fn read(mut self, expected: MeshId) -> Result<(Self, State), StoreError> {
-        let (format, found) = self.header().map_err(|e| self.failed(e))?;
+    fn read(mut self) -> Result<(Self, State), StoreError> {
+        let (format, mesh) = self.header().map_err(|e| self.failed(e))?;
         if format != FORMAT {
             return Err(StoreError::OtherFormat { path: self.path, found: format });
         }
-        if found != expected {
-            return Err(StoreError::OtherMesh { path: self.path, found, expected });
-        }
         let (snapshot_at, next, state) = self.events().map_err(|e| self.failed(e))?;
+        if state.mesh().is_none_or(|record| record.mesh != mesh) {
+            return Err(self.failed(Failure::Gap("its header is another mesh's")));
+        }
         self.snapshot_at = snapshot_at;
         self.next = next;
         Ok((self, state))

@@ -265,6 +265,12 @@ reasons! {
     RecordInvalid = "record_invalid",
     /// A record of its kind beyond the most that are kept.
     RecordsTooMany = "records_too_many",
+    /// A roster record that an older mesh key has signed than the one that signs now.
+    RecordOfOldKey = "record_of_old_key",
+    /// A record under a mesh key that is not known here yet: the succession to it is asked for first.
+    RecordOfLaterKey = "record_of_later_key",
+    /// A second successor of one mesh key: the first that came stays, and somebody has used an old mesh key.
+    SuccessionRival = "succession_rival",
     /// A roster record whose host id is another key's already.
     RosterCollision = "roster_collision",
     /// Facts of a host that is no member.

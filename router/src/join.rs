@@ -6,13 +6,16 @@ use weft_api::id::{HostKey, MeshId, MeshKey};
 use weft_api::request::Admitted;
 use weft_api::roster::{MeshRecord, RosterRecord, Standing};
 use weft_api::sign::Signed;
+use weft_api::succession::{Chain, Succession};
 use weft_api::token::Token;
 
 /// Who the asked member is; the first message, before the joiner says anything.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Introduction {
-    /// Signs the roster.
+    /// The key that the mesh began with.
     pub mesh_key: MeshKey,
+    /// From that key to the one that signs the roster now.
+    pub successions: Vec<Signed<Succession>>,
     /// The asked member's record.
     pub record: Signed<RosterRecord>,
 }
@@ -29,15 +32,17 @@ pub enum Doubt {
 }
 
 impl Introduction {
-    /// The roster record of the member that has proven `key` in the handshake.
-    pub fn check(&self, key: HostKey, token: &Token) -> Result<RosterRecord, Doubt> {
+    /// The roster record of the member that has proven `key` in the handshake, and the mesh keys that lead to its signature.
+    pub fn check(&self, key: HostKey, token: &Token) -> Result<(RosterRecord, Chain), Doubt> {
         let theirs = self.mesh_key.id();
         if theirs != token.mesh {
             return Err(Doubt::WrongMesh(theirs));
         }
+        let chain = Chain::verify(self.mesh_key, &self.successions)
+            .map_err(|_| Doubt::NotProven("its mesh key is no successor of the one that the token pins"))?;
         let record = self
             .record
-            .verify(&self.mesh_key.0)
+            .verify(&chain.current().0)
             .map_err(|_| Doubt::NotProven("its record is not signed by the mesh key"))?;
         if record.mesh != token.mesh {
             Err(Doubt::NotProven("its record is of another mesh"))
@@ -46,20 +51,26 @@ impl Introduction {
         } else if record.standing != Standing::Member {
             Err(Doubt::NotProven("it was removed"))
         } else {
-            Ok(record)
+            Ok((record, chain))
         }
     }
 }
 
-/// The mesh and this host's own record, if the answer admits it; else what is wrong with it.
+/// The mesh, this host's own record and the mesh keys, if the answer admits it; else what is wrong with it. `introduced`: the
+/// mesh keys that the asked member knows; the signer may know a later one.
 pub fn check_admitted(
     admitted: &Admitted,
     mesh_key: MeshKey,
+    introduced: &Chain,
     own_key: HostKey,
     token: &Token,
-) -> Result<(MeshRecord, RosterRecord), &'static str> {
-    let mesh =
-        admitted.mesh.verify(&mesh_key.0).map_err(|_| "its mesh record is not signed by the mesh key")?;
+) -> Result<(MeshRecord, RosterRecord, Chain), &'static str> {
+    let chain = Chain::verify(mesh_key, &admitted.successions)
+        .ok()
+        .filter(|chain| chain.continues(introduced))
+        .ok_or("its mesh keys are not those of the member that was asked")?;
+    let signer = chain.current().0;
+    let mesh = admitted.mesh.verify(&signer).map_err(|_| "its mesh record is not signed by the mesh key")?;
     if mesh.mesh != token.mesh {
         return Err("its mesh record is of another mesh");
     }
@@ -67,9 +78,9 @@ pub fn check_admitted(
         .roster
         .iter()
         .filter(|r| r.peek().is_ok_and(|r| r.key == own_key))
-        .filter_map(|r| r.verify(&mesh_key.0).ok())
+        .filter_map(|r| r.verify(&signer).ok())
         .find(|r| r.mesh == token.mesh && r.standing == Standing::Member);
-    own.map(|own| (mesh, own)).ok_or("its roster does not have this host")
+    own.map(|own| (mesh, own, chain)).ok_or("its roster does not have this host")
 }
 
 #[cfg(test)]
@@ -108,6 +119,7 @@ mod tests {
             roles: Roles::default(),
             serial: 1,
             standing: Standing::Member,
+            under: weft_api::roster::Under::default(),
         }
     }
 
@@ -115,8 +127,10 @@ mod tests {
     fn a_member_that_cannot_prove_itself_is_not_believed() {
         let ((mesh, host), good) = (keys(), member());
         let check = |record: &RosterRecord, signer: &SigningKey, mesh: &SigningKey, key| {
-            Introduction { mesh_key: MeshKey(mesh.public()), record: signer.sign(record) }
+            let mesh_key = MeshKey(mesh.public());
+            Introduction { mesh_key, successions: Vec::new(), record: signer.sign(record) }
                 .check(key, &token())
+                .map(|(record, _)| record)
         };
         assert_eq!(check(&good, &mesh, &mesh, good.key), Ok(good.clone()));
         let other = MeshKey(host.public()).id();
@@ -139,8 +153,10 @@ mod tests {
         let ((mesh, host), own) = (keys(), member());
         let record = MeshRecord { mesh: token().mesh, name: "m".into(), cipher: Cipher::Aegis128L };
         let check = |signer: &SigningKey, record: &MeshRecord, roster: Vec<Signed<RosterRecord>>| {
-            let admitted = Admitted { mesh: signer.sign(record), roster };
-            check_admitted(&admitted, MeshKey(mesh.public()), own.key, &token())
+            let admitted = Admitted { mesh: signer.sign(record), successions: Vec::new(), roster };
+            let mesh_key = MeshKey(mesh.public());
+            check_admitted(&admitted, mesh_key, &Chain::new(mesh_key), own.key, &token())
+                .map(|(mesh, own, _)| (mesh, own))
         };
         let good = vec![host.sign(&own), mesh.sign(&own)];
         assert_eq!(check(&mesh, &record, good.clone()), Ok((record.clone(), own.clone())));
@@ -151,5 +167,52 @@ mod tests {
         for roster in [vec![], vec![host.sign(&own)], vec![gone]] {
             assert_eq!(check(&mesh, &record, roster), Err("its roster does not have this host"));
         }
+    }
+
+    #[test]
+    fn a_token_of_the_first_key_is_good_under_a_later_one() {
+        let ((first, host), own) = (keys(), member());
+        let (next, last, mesh_key) =
+            (SigningKey::from_seed([5; 32]), SigningKey::from_seed([6; 32]), MeshKey(first.public()));
+        let succession = |by: &SigningKey, number, key: &SigningKey| {
+            by.sign(&Succession { mesh: token().mesh, number, key: MeshKey(key.public()), carried: 0 })
+        };
+        let chain = vec![succession(&first, 1, &next), succession(&next, 2, &last)];
+        let check = |signer: &SigningKey, successions: &[Signed<Succession>]| {
+            Introduction { mesh_key, successions: successions.to_vec(), record: signer.sign(&own) }
+                .check(own.key, &token())
+        };
+        let (_, introduced) = check(&next, &chain[..1]).unwrap();
+        assert_eq!(introduced.current(), MeshKey(next.public()));
+        assert!(check(&last, &chain).is_ok() && check(&first, &[]).is_ok());
+        for (signer, chain) in [
+            (&first, &chain[..]),
+            (&next, &chain[..]),
+            (&last, &chain[1..]),
+            (&host, &[succession(&host, 1, &host)][..]),
+        ] {
+            assert!(matches!(check(signer, chain), Err(Doubt::NotProven(_))), "{chain:?}");
+        }
+        let admitted = |signer: &SigningKey, successions: &[Signed<Succession>]| {
+            let mesh = MeshRecord { mesh: token().mesh, name: "m".into(), cipher: Cipher::Aegis128L };
+            let roster = vec![signer.sign(&own)];
+            let admitted = Admitted { mesh: signer.sign(&mesh), successions: successions.to_vec(), roster };
+            check_admitted(&admitted, mesh_key, &introduced, own.key, &token())
+                .map(|(_, _, chain)| chain.number())
+        };
+        assert_eq!(admitted(&next, &chain[..1]), Ok(1));
+        assert_eq!(
+            admitted(&last, &chain),
+            Ok(2),
+            "the signer knows a later key than the member that was asked"
+        );
+        let other = [succession(&first, 1, &last)];
+        for (signer, chain) in [(&first, &[][..]), (&last, &other[..]), (&next, &[][..])] {
+            assert_eq!(
+                admitted(signer, chain),
+                Err("its mesh keys are not those of the member that was asked")
+            );
+        }
+        assert_eq!(admitted(&first, &chain[..1]), Err("its mesh record is not signed by the mesh key"));
     }
 }

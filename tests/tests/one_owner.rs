@@ -134,6 +134,7 @@ impl Mesh {
                 roles: Roles::default(),
                 serial: 1,
                 standing: Standing::Member,
+                under: weft_api::roster::Under::default(),
             }));
             let dir = tempfile::tempdir().unwrap();
             let ledger = Arc::new(Ledger::create(dir.path(), mesh()).unwrap());

@@ -3,6 +3,7 @@
 
 mod attachments;
 mod report;
+mod rotation;
 mod trace;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use weft_router_io::node::Node;
 
 use crate::attach::Attachments;
 use crate::book::Book;
-use crate::deciding::{Deciding, answer};
+use crate::deciding::{Controller, Deciding, answer};
 use crate::docker::Docker;
 use crate::leave::Leaving;
 use crate::networks::Present;
@@ -34,6 +35,8 @@ const MOST_NAMED: usize = 5;
 pub struct Api {
     /// This host.
     pub identity: Identity,
+    /// Has the mesh key, if this host is a signer.
+    pub signer: Option<Arc<dyn Controller>>,
     /// What is given and known here.
     pub book: Arc<Book>,
     /// The mesh.
@@ -80,6 +83,7 @@ impl Api {
             .route(path::TOKENS, any(decide))
             .route(&named(path::TOKENS), any(decide))
             .route(path::REKEY, post(fresh_keys))
+            .route(path::ROTATE, post(rotation::rotate))
             .route(path::LEAVE, post(leave))
             .fallback(
                 |method: Method, request: Request| async move { unknown(&method, request.uri().path()) },

@@ -262,6 +262,7 @@ impl Api {
             problems.push(format!("network {name}: {problem}"));
         }
         let view = self.book.view();
+        problems.extend(keys(&view, self.signer.as_deref().is_some_and(|signer| !signer.signs())));
         let place = |owner| match owner {
             Owner::Here => "this host".to_owned(),
             Owner::Host(host) => host_name(&view, host),
@@ -284,9 +285,23 @@ impl Api {
         problems
     }
 
-    fn reaches(&self, view: &MeshView, host: HostId) -> bool {
+    pub(super) fn reaches(&self, view: &MeshView, host: HostId) -> bool {
         host == self.identity.id() || view.reachable.contains(&host)
     }
+}
+
+/// What is wrong with the mesh keys. `old`: this host signs with one that was rotated.
+fn keys(view: &MeshView, old: bool) -> Vec<String> {
+    let known = view.signer.map_or_else(String::new, |key| format!(" ({})", key.fingerprint()));
+    let rivals = view.rivals.iter().map(|(number, key)| {
+        let key = key.fingerprint();
+        format!("somebody has rotated an old mesh key: key {number} of the mesh is another one here{known} than {key}, which is refused; who made that one has made a mesh of its own, which its hosts leave by weft leave --force and weft join")
+    });
+    let old = old.then(|| {
+        let sentence = "this host holds an old mesh key, which was rotated: weft mesh key export on a signer (weft hosts), then weft mesh key import here, to admit and remove hosts here again";
+        sentence.to_owned()
+    });
+    rivals.chain(old).collect()
 }
 
 pub(super) fn members(view: &MeshView) -> impl Iterator<Item = (HostId, &RosterRecord)> {

@@ -33,6 +33,7 @@ pub fn view(blocks: &[(u8, u8)]) -> MeshView {
             roles: Roles::default(),
             serial: 1,
             standing: Standing::Member,
+            under: weft_api::roster::Under::default(),
         };
         view.roster.insert(host(n).id(), record);
     }

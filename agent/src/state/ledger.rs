@@ -35,6 +35,8 @@ type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// One row: format, mesh id, and how often the process has started.
 const HEADER: TableDefinition<(), (u64, [u8; 32], u64)> = TableDefinition::new("header");
+/// Number to `Signed<Succession>`.
+const SUCCESSIONS: TableDefinition<u32, &[u8]> = TableDefinition::new("successions");
 /// Host id to `Signed<RosterRecord>`.
 const ROSTER: Bytes = TableDefinition::new("roster");
 /// Host id to `FactRecord`.
@@ -98,6 +100,7 @@ impl Ledger {
             for table in [ROSTER, FACTS, DECISIONS] {
                 write.open_table(table)?;
             }
+            write.open_table(SUCCESSIONS)?;
             given::make_tables(write)
         })?;
         std::fs::rename(&draft, &path).map_err(io)?;
@@ -143,21 +146,31 @@ impl Ledger {
 
     /// Roster, facts and decisions.
     pub fn stored(&self) -> Result<Stored, LedgerError> {
-        Ok(Stored { roster: self.all(ROSTER)?, facts: self.all(FACTS)?, decisions: self.all(DECISIONS)? })
+        let successions = self.read(|read| {
+            let table = read.open_table(SUCCESSIONS)?;
+            table.iter()?.map(|row| decode(row?.1.value())).collect()
+        })?;
+        let (roster, facts, decisions) = (self.all(ROSTER)?, self.all(FACTS)?, self.all(DECISIONS)?);
+        Ok(Stored { successions, roster, facts, decisions })
     }
 
     /// Writes records of the mesh, all or nothing.
     pub fn save(&self, records: &[StoredRecord]) -> Result<(), LedgerError> {
         self.write(|write| {
+            let mut successions = write.open_table(SUCCESSIONS)?;
             let mut roster = write.open_table(ROSTER)?;
             let mut facts = write.open_table(FACTS)?;
             let mut decisions = write.open_table(DECISIONS)?;
             for record in records {
                 match record {
+                    StoredRecord::Succession(number, record) => {
+                        successions.insert(number, encode(record)?.as_slice())?;
+                    }
                     StoredRecord::Roster(host, record) => put(&mut roster, &host.0, record)?,
                     StoredRecord::Facts(host, record) => put(&mut facts, &host.0, record)?,
                     StoredRecord::Decision(key, record) => put(&mut decisions, &encode(key)?, record)?,
                     StoredRecord::FactsGone(host) => drop(facts.remove(&host.0[..])?),
+                    StoredRecord::RosterGone(host) => drop(roster.remove(&host.0[..])?),
                 }
             }
             Ok(())

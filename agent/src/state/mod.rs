@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use weft_api::id::{HostKey, MeshId, MeshKey};
+use weft_api::id::{HostKey, MeshId};
 use weft_api::sign::SigningKey;
 
 pub use identity::Identity;
@@ -24,13 +24,15 @@ pub const DEFAULT_DIR: &str = "/var/lib/weft";
 
 const HOST_KEY: &str = "host.key";
 const MESH_KEY: &str = "mesh.key";
+/// A new mesh key that may not count yet, or not any more be new: `controller.redb` says.
+const NEXT_MESH_KEY: &str = "mesh.next";
 const MESH: &str = "mesh.json";
 const LOCK: &str = "lock";
 /// The controller's file, which crate `controller` writes and reads.
 const CONTROLLER: &str = "controller.redb";
 
 /// Everything that weft keeps in the directory, but for the lock.
-const FILES: [&str; 5] = [MESH, ledger::FILE, CONTROLLER, MESH_KEY, HOST_KEY];
+const FILES: [&str; 6] = [MESH, ledger::FILE, CONTROLLER, MESH_KEY, NEXT_MESH_KEY, HOST_KEY];
 
 /// The directory, by its path; nothing is open.
 #[derive(Clone, Debug)]
@@ -136,10 +138,8 @@ impl StateDir {
             return Err(self.half_written(ledger::FILE));
         }
         if identity.founder || identity.signer {
-            let mesh_key = self.mesh_key()?;
-            if MeshKey(mesh_key.public()).id() != identity.mesh.mesh {
-                return Err(self.mixed_up("mesh.key is another mesh's than the one in mesh.json"));
-            }
+            // Whether it is the one that signs is said by `controller.redb`.
+            self.mesh_key()?;
             if !self.has(CONTROLLER) {
                 return Err(self.half_written(CONTROLLER));
             }
@@ -190,6 +190,39 @@ impl StateDir {
             _ => {}
         }
         self.write(MESH_KEY, format!("{}\n", HostKey(*key.seed())).as_bytes())
+    }
+
+    /// A successor of the mesh key, on the disk before anything is signed with it. One that lies there already may count.
+    pub fn next_mesh_key_or_new(&self) -> Result<SigningKey, StateError> {
+        match self.next_mesh_key()? {
+            Some(key) => Ok(key),
+            None => self.new_key(NEXT_MESH_KEY),
+        }
+    }
+
+    /// Such a successor, made on another host.
+    pub fn put_next_mesh_key(&self, key: &SigningKey) -> Result<(), StateError> {
+        self.write(NEXT_MESH_KEY, format!("{}\n", HostKey(*key.seed())).as_bytes())
+    }
+
+    /// That successor, if a rotation was begun.
+    pub fn next_mesh_key(&self) -> Result<Option<SigningKey>, StateError> {
+        self.read_key(NEXT_MESH_KEY)
+    }
+
+    /// The last step of a rotation: the old key is gone.
+    pub fn take_next_mesh_key(&self) -> Result<(), StateError> {
+        let (next, key) = (self.path.join(NEXT_MESH_KEY), self.path.join(MESH_KEY));
+        std::fs::rename(next, key)
+            .and_then(|()| file::sync_dir(&self.path))
+            .map_err(|source| self.io(NEXT_MESH_KEY, source))
+    }
+
+    /// Undoes a rotation that came no further than its key.
+    pub fn drop_next_mesh_key(&self) -> Result<(), StateError> {
+        std::fs::remove_file(self.path.join(NEXT_MESH_KEY))
+            .and_then(|()| file::sync_dir(&self.path))
+            .map_err(|source| self.io(NEXT_MESH_KEY, source))
     }
 
     /// Makes the file of what this host must remember.

@@ -8,6 +8,7 @@ use weft_api::fact::{FactRecord, FactVersion, Items};
 use weft_api::id::{HostKey, Mac, MeshKey, NetworkId};
 use weft_api::roster::{Cipher, MeshRecord, Roles, RosterRecord, Standing};
 use weft_api::sign::SigningKey;
+use weft_api::succession::Succession;
 use weft_router_io::node::StoredRecord;
 
 use super::ledger::{Change, Endpoint};
@@ -88,7 +89,25 @@ fn a_founder_needs_the_mesh_key_and_the_controllers_file() {
     state.enrol(&identity).unwrap();
     assert!(matches!(state.identity(), Err(StateError::HalfWritten { missing: "mesh.key", .. })));
     drop(state.new_mesh_key().unwrap());
-    assert!(matches!(state.identity(), Err(StateError::MixedUp { .. })), "another mesh's key");
+    assert!(matches!(state.identity(), Err(StateError::HalfWritten { missing: "controller.redb", .. })));
+}
+
+#[test]
+fn the_next_mesh_key_takes_the_olds_place_or_goes() {
+    let (_temp, state, _) = enrolled();
+    let old = state.new_mesh_key().unwrap().public();
+    assert!(state.next_mesh_key().unwrap().is_none());
+    let next = state.next_mesh_key_or_new().unwrap().public();
+    assert_eq!(state.next_mesh_key_or_new().unwrap().public(), next, "it may count already");
+    let mode = std::fs::metadata(state.path().join("mesh.next")).unwrap().permissions().mode();
+    assert_eq!((mode & 0o777, state.mesh_key().unwrap().public()), (0o600, old));
+    state.drop_next_mesh_key().unwrap();
+    let next = state.next_mesh_key_or_new().unwrap().public();
+    state.take_next_mesh_key().unwrap();
+    assert_eq!((state.mesh_key().unwrap().public(), state.next_mesh_key().unwrap().is_none()), (next, true));
+    state.next_mesh_key_or_new().unwrap();
+    state.clear().unwrap();
+    assert!(std::fs::read_dir(state.path()).unwrap().all(|f| f.unwrap().file_name() == "lock"));
 }
 
 #[test]
@@ -132,8 +151,10 @@ fn the_ledger_counts_starts_and_keeps_records() {
         roles: Roles::default(),
         serial: 1,
         standing: Standing::Member,
+        under: weft_api::roster::Under::default(),
     };
     let roster = mesh_key().sign(&record);
+    let succession = mesh_key().sign(&Succession { mesh, number: 1, key: MeshKey(key.public()), carried: 1 });
     let facts = FactRecord::sign(&key, mesh, identity.id(), FactVersion::default(), Items::default());
     let decision = key.sign(&Decision {
         mesh,
@@ -147,6 +168,7 @@ fn the_ledger_counts_starts_and_keeps_records() {
         assert_eq!(ledger.next_boot().unwrap(), 1);
         ledger
             .save(&[
+                StoredRecord::Succession(1, succession.clone()),
                 StoredRecord::Roster(identity.id(), roster.clone()),
                 StoredRecord::Facts(identity.id(), facts.clone()),
                 StoredRecord::Decision(DecisionKey::Controller, decision.clone()),
@@ -157,6 +179,9 @@ fn the_ledger_counts_starts_and_keeps_records() {
     assert_eq!(ledger.next_boot().unwrap(), 2);
     let stored = ledger.stored().unwrap();
     assert_eq!((stored.roster, stored.facts, stored.decisions), (vec![roster], vec![facts], vec![decision]));
+    assert_eq!(stored.successions, [succession]);
+    ledger.save(&[StoredRecord::RosterGone(identity.id())]).unwrap();
+    assert!(ledger.stored().unwrap().roster.is_empty());
     ledger.save(&[StoredRecord::FactsGone(identity.id())]).unwrap();
     assert!(ledger.stored().unwrap().facts.is_empty());
 }

@@ -135,6 +135,11 @@ impl Admin {
         read(&self.ask(Method::POST, path::REKEY, json(&Rekey { all })?).await?)
     }
 
+    /// A new mesh key; this host is a signer.
+    pub async fn rotate(&self) -> Result<report::Rotated, ApiError> {
+        read(&self.ask(Method::POST, path::ROTATE, Bytes::new()).await?)
+    }
+
     /// This host leaves its mesh. What it could not clean up, a sentence each.
     pub async fn leave(&self, leave: &Leave) -> Result<Vec<String>, ApiError> {
         read(&self.ask(Method::POST, path::LEAVE, json(leave)?).await?)

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::Format;
+
 /// `weft mesh`
 #[derive(Subcommand, Debug)]
 pub enum MeshCommand {
@@ -36,6 +38,14 @@ pub enum MeshKeyCommand {
             It then admits and removes members, also while the founder is away. A token is known to the signer that made it."
     )]
     Import(MeshKeyFile),
+    /// Make a new key and let it sign for the mesh from now on; the old one is worth nothing any more
+    #[command(
+        after_help = "Examples:\n  weft mesh key rotate\n  weft mesh key rotate --json | jq -r .fingerprint\n\n\
+            For when somebody may have seen the key: a host that was taken, a file and its passphrase that got lost. Hosts,\n\
+            networks, containers and tokens stay as they are. Other signers import the new key: export it here, and import it\n\
+            there. Run it on one signer only. Hosts that are away hear of it when they are back."
+    )]
+    Rotate(Format),
 }
 
 /// `weft mesh key export`, `weft mesh key import`

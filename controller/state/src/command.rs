@@ -9,6 +9,7 @@ use weft_api::id::{HostId, HostKey, NetworkId, TokenId};
 use weft_api::request::{CreateNetwork, GiveUp, Goodbye, Lend, WantBlock};
 use weft_api::roster::{MeshRecord, RosterRecord};
 use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 use weft_api::token::JoinWish;
 
 use crate::hold::Hold;
@@ -31,7 +32,25 @@ pub enum Command {
     Appoint {
         /// What every member agrees on.
         mesh: MeshRecord,
-        /// The roster as this host knows it.
+        /// The successors of the mesh key, up to the one that this host has now.
+        successions: Vec<Signed<Succession>>,
+        /// The roster as this host knows it, signed by that key.
+        roster: Vec<RosterRecord>,
+        /// This host.
+        key: HostKey,
+    },
+    /// A new key signs from now on.
+    Rotate {
+        /// Signed by the old key.
+        succession: Signed<Succession>,
+        /// The signer that has the new one.
+        by: HostKey,
+    },
+    /// This signer has got the key that signs now.
+    Renew {
+        /// The successors of the mesh key, up to that one.
+        successions: Vec<Signed<Succession>>,
+        /// What that key has signed, as this host knows it.
         roster: Vec<RosterRecord>,
         /// This host.
         key: HostKey,

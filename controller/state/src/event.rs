@@ -4,12 +4,23 @@ use serde::{Deserialize, Serialize};
 use weft_api::decision::{DecisionBody, DecisionKey};
 use weft_api::id::{HostKey, TokenId};
 use weft_api::roster::{MeshRecord, RosterRecord};
+use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 
 /// One change of the state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// The mesh exists.
     Founded(MeshRecord),
+    /// A new mesh key signs every record, again; no host but one has it.
+    Rotated {
+        /// Signed by the old key.
+        succession: Signed<Succession>,
+        /// The host that has the new one.
+        by: HostKey,
+    },
+    /// This signer has the last mesh key of this chain.
+    KeyTaken(Vec<Signed<Succession>>),
     /// A host's place in the mesh is this now.
     Enrolled(RosterRecord),
     /// A token exists.

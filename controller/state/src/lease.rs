@@ -129,6 +129,7 @@ mod tests {
                     roles: Roles::default(),
                     serial: 1,
                     standing: Standing::Member,
+                    under: weft_api::roster::Under::default(),
                 }));
             }
             let mut desk = Self(state, NetworkId(0));

@@ -6,7 +6,7 @@
 //! | [`state`] | what is decided: roster, tokens, networks, blocks, leases; reading it and applying events |
 //! | [`command`], [`event`], [`refusal`] | what can be asked, what comes of it, why not |
 //! | [`hold`] | ranges held for networks that Docker is about to name |
-//! | `member`, `token`, `network`, `block`, `lease` | the rules, one room for each kind of thing |
+//! | `member`, `rotation`, `token`, `network`, `block`, `lease` | the rules, one room for each kind of thing |
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ mod lease;
 mod member;
 mod network;
 pub mod refusal;
+mod rotation;
 pub mod state;
 mod token;
 
@@ -33,7 +34,11 @@ impl State {
     pub fn decide(&self, world: &World, command: Command) -> Result<Vec<Event>, Refusal> {
         match command {
             Command::Found { mesh, key, name, addresses } => self.found(mesh, key, name, addresses),
-            Command::Appoint { mesh, roster, key } => self.appoint(mesh, roster, key),
+            Command::Appoint { mesh, successions, roster, key } => {
+                self.appoint(mesh, successions, roster, key)
+            }
+            Command::Rotate { succession, by } => self.rotate(succession, by),
+            Command::Renew { successions, roster, key } => self.renew(successions, roster, key),
             Command::Place { host, addresses } => self.place(host, addresses),
             Command::NewToken { id, key, once, valid_secs } => {
                 self.new_token(world.now, id, key, once, valid_secs)

@@ -6,12 +6,14 @@ use weft_api::decision::{Decision, DecisionBody, DecisionKey};
 use weft_api::id::{HostId, HostKey, NetworkId};
 use weft_api::network::check_host_name;
 use weft_api::request::Goodbye;
-use weft_api::roster::{MeshRecord, Roles, RosterRecord, Standing};
+use weft_api::roster::{MeshRecord, Roles, RosterRecord, Standing, Under};
 use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 use weft_api::token::JoinWish;
 
 use crate::event::Event;
 use crate::refusal::Refusal;
+use crate::rotation::appointed;
 use crate::state::State;
 
 /// A mesh has at most this many members while every member keeps a session with every other (PROTOCOL 6); a further one is refused.
@@ -36,8 +38,15 @@ impl State {
         }
         check_host_name(&name)?;
         let roles = Roles { founder: true, controller: true, signer: true };
-        let record =
-            RosterRecord { mesh: mesh.mesh, key, name, roles, serial: 1, standing: Standing::Member };
+        let record = RosterRecord {
+            mesh: mesh.mesh,
+            key,
+            name,
+            roles,
+            serial: 1,
+            standing: Standing::Member,
+            under: Under::default(),
+        };
         let mut events = vec![Event::Founded(mesh), Event::Enrolled(record)];
         events.extend(self.place(key.id(), addresses)?);
         Ok(events)
@@ -47,6 +56,7 @@ impl State {
     pub(crate) fn appoint(
         &self,
         mesh: MeshRecord,
+        successions: Vec<Signed<Succession>>,
         roster: Vec<RosterRecord>,
         key: HostKey,
     ) -> Result<Vec<Event>, Refusal> {
@@ -55,10 +65,11 @@ impl State {
         }
         let own = roster.iter().find(|r| r.key == key && r.standing == Standing::Member);
         let own = own.ok_or(Refusal::NotAMember)?.clone();
-        let roles = Roles { signer: true, ..own.roles };
-        let own = RosterRecord { serial: own.serial + u64::from(roles != own.roles), roles, ..own };
+        let own = appointed(own, u32::try_from(successions.len()).unwrap_or(u32::MAX));
         let others = roster.into_iter().filter(|r| r.key != key);
-        Ok(std::iter::once(Event::Founded(mesh)).chain(others.chain([own]).map(Event::Enrolled)).collect())
+        let taken = (!successions.is_empty()).then_some(Event::KeyTaken(successions));
+        let first = std::iter::once(Event::Founded(mesh)).chain(taken);
+        Ok(first.chain(others.chain([own]).map(Event::Enrolled)).collect())
     }
 
     pub(crate) fn place(&self, host: HostId, mut addresses: Vec<SocketAddr>) -> Result<Vec<Event>, Refusal> {
@@ -124,6 +135,7 @@ impl State {
             roles: Roles::default(),
             serial: 1,
             standing: Standing::Member,
+            under: Under { key: self.key_number(), carried: false },
         };
         Ok(vec![Event::Enrolled(record), Event::TokenUsed { id: wish.token, by: wish.key }])
     }
@@ -180,18 +192,14 @@ impl State {
     }
 
     /// What the mesh knows better than a store that was restored from a backup: newer records by the roster's own rule
-    /// (`removed` is final, else the higher serial), decisions by their revision. Whom another signer has removed gives its
+    /// ([`State::merged`]), decisions by their revision. Whom another signer has removed gives its
     /// blocks and leases back.
     pub(crate) fn hear(&self, roster: Vec<RosterRecord>, decisions: Vec<Decision>) -> Vec<Event> {
         let Some(mesh) = self.mesh() else { return Vec::new() };
         let records: Vec<RosterRecord> = roster
             .into_iter()
             .filter(|heard| heard.mesh == mesh.mesh)
-            .filter(|heard| match self.record(&heard.key) {
-                None => true,
-                Some(ours) if ours.standing == heard.standing => heard.serial > ours.serial,
-                Some(ours) => ours.standing == Standing::Member,
-            })
+            .filter_map(|heard| self.merged(heard))
             .collect();
         let decisions: Vec<Event> = decisions
             .into_iter()

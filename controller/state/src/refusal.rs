@@ -54,6 +54,14 @@ pub enum Refusal {
         by: String,
     },
 
+    /// The key that this host signs with was rotated on another.
+    #[error(
+        "this host holds an old mesh key, which was rotated, and can sign nothing with it: weft mesh key export on a signer (weft hosts), then weft mesh key import here"
+    )]
+    OldKey,
+    /// The chain of keys is full.
+    #[error("the mesh key was rotated {max} times, the most that a joining host follows: make a new mesh", max = weft_api::succession::MAX_SUCCESSIONS)]
+    TooManyRotations,
     /// The wish to join is no wish.
     #[error(
         "the wish to join cannot be read: the joining host runs another version of weft; install the same on both"
@@ -328,6 +336,8 @@ impl Refusal {
             | Self::IdCollision
             | Self::TooManyMembers
             | Self::RosterFull
+            | Self::OldKey
+            | Self::TooManyRotations
             | Self::Founder(_)
             | Self::NetworkNameTaken(_)
             | Self::TooManyNetworks

@@ -9,7 +9,9 @@ use weft_api::decision::{DecisionBody, DecisionKey};
 use weft_api::id::{HostId, HostKey, NetworkId, TokenId};
 use weft_api::network::Network;
 use weft_api::report;
-use weft_api::roster::{MeshRecord, RosterRecord, Standing};
+use weft_api::roster::{MeshRecord, RosterRecord, Standing, Under};
+use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 
 use crate::event::Event;
 use crate::token::Token;
@@ -26,6 +28,8 @@ pub const MAX_REMOVED_TOKENS: usize = 256;
 pub struct State {
     mesh: Option<MeshRecord>,
     revision: u64,
+    #[serde(default)]
+    successions: Vec<Signed<Succession>>,
     roster: BTreeMap<HostKey, RosterRecord>,
     pub(crate) tokens: BTreeMap<TokenId, Token>,
     pub(crate) removed_tokens: VecDeque<TokenId>,
@@ -47,6 +51,15 @@ impl State {
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Founded(mesh) => self.mesh = Some(mesh.clone()),
+            Event::Rotated { succession, by } => {
+                self.successions.push(succession.clone());
+                let under = Under { key: self.key_number(), carried: true };
+                for record in self.roster.values_mut() {
+                    (record.under, record.serial) = (under, record.serial.saturating_add(1));
+                    record.roles.signer = record.key == *by;
+                }
+            }
+            Event::KeyTaken(successions) => self.successions.clone_from(successions),
             Event::Enrolled(record) => {
                 self.roster.insert(record.key, record.clone());
             }
@@ -80,6 +93,12 @@ impl State {
     #[must_use]
     pub fn mesh(&self) -> Option<&MeshRecord> {
         self.mesh.as_ref()
+    }
+
+    /// The successors of the mesh key, up to the one that this signer has.
+    #[must_use]
+    pub fn successions(&self) -> &[Signed<Succession>] {
+        &self.successions
     }
 
     /// The revision of the last decision.

@@ -4,5 +4,6 @@
 
 mod desk;
 mod http;
+mod rotation;
 mod signer;
 mod store;

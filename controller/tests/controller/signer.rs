@@ -35,7 +35,8 @@ async fn another_signer_admits_and_removes_and_the_founder_takes_it_over() {
     let dir = TempDir::new().unwrap();
     let clock = weft_controller::system_clock();
     let mesh: MeshRecord = founder.controller.mesh().peek().unwrap();
-    let made = Controller::appoint(dir.path(), keys_of(2), mesh, roster(&founder.controller), clock.clone());
+    let made =
+        Controller::appoint(dir.path(), keys_of(2), mesh, vec![], roster(&founder.controller), clock.clone());
     drop(made.unwrap());
     assert!(matches!(
         Controller::open(dir.path(), keys_of(3), clock.clone()),
@@ -69,6 +70,7 @@ async fn another_signer_admits_and_removes_and_the_founder_takes_it_over() {
         TempDir::new().unwrap().path(),
         keys_of(9),
         founder.controller.mesh().peek().unwrap(),
+        vec![],
         roster(&founder.controller),
         weft_controller::system_clock(),
     );

@@ -14,6 +14,7 @@ use weft_api::id::{HostKey, MeshId, MeshKey};
 use weft_api::request::Admitted;
 use weft_api::roster::{MeshRecord, RosterRecord};
 use weft_api::sign::{Signed, SigningKey};
+use weft_api::succession::{Chain, Succession};
 use weft_api::token::{JoinWish, Token};
 use weft_router::join::{Doubt, Introduction, check_admitted};
 use weft_router::session::STREAM_AFTER;
@@ -31,8 +32,8 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The member waits so long for its signer, a little less than the joiner waits for it.
 const SIGNER_TIMEOUT: Duration = Duration::from_secs(8);
-/// Bytes of an introduction, of a wish, of an answer (a whole roster).
-const MAX_INTRODUCTION_LEN: usize = 2048;
+/// Bytes of an introduction (with every succession there may be), of a wish, of an answer (a whole roster).
+const MAX_INTRODUCTION_LEN: usize = 64 << 10;
 const MAX_WISH_LEN: usize = 1024;
 const MAX_ANSWER_LEN: usize = 8 << 20;
 
@@ -43,8 +44,10 @@ pub struct Joined {
     pub admitted: Admitted,
     /// The mesh, verified.
     pub mesh: MeshRecord,
-    /// The key that signs the roster.
+    /// The key that the mesh began with.
     pub mesh_key: MeshKey,
+    /// Those that have signed the roster; the last signs it now.
+    pub chain: Chain,
     /// This host's own record.
     pub own: RosterRecord,
     /// The record of the member that was asked.
@@ -191,7 +194,7 @@ async fn ask(
     let introduction: Introduction = read(&mut introduction, MAX_INTRODUCTION_LEN)
         .await
         .ok_or_else(|| not_a_member("it does not introduce itself"))?;
-    let member = check_member(&introduction, member_key, address, token)?;
+    let (member, introduced) = check_member(&introduction, member_key, address, token)?;
 
     let own_key = HostKey(host_key.public());
     let wish = JoinWish { mesh: token.mesh, token: token.id, key: own_key, name: name.to_owned() };
@@ -204,19 +207,19 @@ async fn ask(
         .ok_or_else(|| not_a_member("it ends the connection without an answer"))?;
     let admitted = answer?;
     let mesh_key = introduction.mesh_key;
-    let (mesh, own) = check_admitted(&admitted, mesh_key, own_key, token)
+    let (mesh, own, chain) = check_admitted(&admitted, mesh_key, &introduced, own_key, token)
         .map_err(|reason| JoinError::BadAnswer { address, reason })?;
     let (transport, rtt) = (*transport, connection.rtt());
-    Ok(Joined { admitted, mesh, mesh_key, own, member, address, transport, rtt })
+    Ok(Joined { admitted, mesh, mesh_key, chain, own, member, address, transport, rtt })
 }
 
-/// The asked member's roster record, if it proves that it is a member of the token's mesh.
+/// The asked member's roster record and the mesh keys, if it proves that it is a member of the token's mesh.
 fn check_member(
     introduction: &Introduction,
     key: HostKey,
     address: SocketAddr,
     token: &Token,
-) -> Result<RosterRecord, JoinError> {
+) -> Result<(RosterRecord, Chain), JoinError> {
     introduction.check(key, token).map_err(|doubt| match doubt {
         Doubt::WrongMesh(theirs) => JoinError::WrongMesh { address, theirs, ours: token.mesh },
         Doubt::NotProven(reason) => JoinError::NotProven { address, key, reason },
@@ -244,6 +247,7 @@ async fn read<T: serde::de::DeserializeOwned>(stream: &mut RecvStream, max: usiz
 /// What a member needs to serve one joiner.
 pub(crate) struct Doorman {
     pub mesh_key: MeshKey,
+    pub successions: Vec<Signed<Succession>>,
     pub own: Signed<RosterRecord>,
     pub events: mpsc::Sender<NodeEvent>,
     pub _place: OwnedSemaphorePermit,
@@ -253,7 +257,11 @@ pub(crate) struct Doorman {
 pub(crate) async fn serve(doorman: &Doorman, joiner: HostKey, connection: &quinn::Connection) {
     let served = timeout(JOIN_TIMEOUT, async {
         let mut stream = connection.open_uni().await.map_err(|_| FrameError::Ended)?;
-        let introduction = Introduction { mesh_key: doorman.mesh_key, record: doorman.own.clone() };
+        let introduction = Introduction {
+            mesh_key: doorman.mesh_key,
+            successions: doorman.successions.clone(),
+            record: doorman.own.clone(),
+        };
         write(&mut stream, &introduction).await?;
         let _ = stream.finish();
         let (mut send, mut receive) = connection.accept_bi().await.map_err(|_| FrameError::Ended)?;

@@ -31,11 +31,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use weft_api::decision::{Decision, DecisionKey};
 use weft_api::error::ApiError;
 use weft_api::fact::{FactVersion, Item};
-use weft_api::id::{HostId, HostKey, NetworkId};
+use weft_api::id::{HostId, HostKey, MeshKey, NetworkId};
 use weft_api::report::Link;
 use weft_api::request::Admitted;
 use weft_api::roster::RosterRecord;
 use weft_api::sign::{Signed, SigningKey};
+use weft_api::succession::Succession;
 use weft_api::token::JoinWish;
 use weft_router::drop::DropCounters;
 use weft_router::mesh::{self, Limits, Signatures, Start};
@@ -77,6 +78,12 @@ const FINEST: Duration = Duration::from_millis(1);
 pub struct MeshView {
     /// Every record, of removed members too.
     pub roster: BTreeMap<HostId, RosterRecord>,
+    /// The mesh key that signs them now.
+    pub signer: Option<MeshKey>,
+    /// How many times the mesh key has been rotated.
+    pub rotations: u32,
+    /// Other successors that were refused: the number, and the key.
+    pub rivals: Vec<(u32, MeshKey)>,
     /// What members say of themselves, this host's own facts too, their links aside; the last known of those that cannot be reached.
     pub facts: BTreeMap<HostId, Arc<(FactVersion, Vec<Item>)>>,
     /// What the controller says.
@@ -157,6 +164,7 @@ impl Node {
             key: SigningKey::from_seed(*config.host_key.seed()),
             mesh_key: config.mesh_key,
             boot: config.boot_counter,
+            successions: config.stored.successions,
             roster: config.stored.roster,
             facts: config.stored.facts,
             decisions: config.stored.decisions,
@@ -226,6 +234,11 @@ impl Node {
     /// Says this of this host from now on: versioned, signed, stored and sent to everybody. The same again is no news.
     pub fn publish(&self, items: Vec<Item>) {
         self.0.engine.store.event(mesh::Event::Say(&items));
+    }
+
+    /// Takes successors of the mesh key made on this host (a signer's) and spreads them.
+    pub fn insert_successions(&self, records: Vec<Signed<Succession>>) {
+        self.0.engine.store.event(mesh::Event::MadeSuccessions(records));
     }
 
     /// Takes records made on this host (a signer's) and spreads them. What does not hold is counted, as if it had been heard.

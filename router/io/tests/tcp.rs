@@ -49,6 +49,7 @@ fn roster(members: &[u8]) -> Vec<Signed<RosterRecord>> {
             roles: Roles { founder: *n == 1, controller: *n == 1, signer: *n == 1 },
             serial: 1,
             standing: Standing::Member,
+            under: weft_api::roster::Under::default(),
         })
     };
     members.iter().map(record).collect()
@@ -160,7 +161,13 @@ async fn a_host_joins_over_tcp() {
     let serving = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             let NodeEvent::Join { reply, .. } = event else { continue };
-            reply.send(Ok(Admitted { mesh: mesh_key().sign(&mesh()), roster: roster(&[1, 2]) })).unwrap();
+            reply
+                .send(Ok(Admitted {
+                    mesh: mesh_key().sign(&mesh()),
+                    successions: Vec::new(),
+                    roster: roster(&[1, 2]),
+                }))
+                .unwrap();
         }
     });
     let token = Token { id: TokenId([0; 16]), seed: [3; 32], mesh: mesh().mesh };

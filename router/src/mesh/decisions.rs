@@ -153,6 +153,7 @@ mod tests {
             roles: Roles { controller, ..Roles::default() },
             serial: 1,
             standing,
+            under: weft_api::roster::Under::default(),
         }
     }
 

@@ -284,6 +284,7 @@ mod tests {
                 roles: Roles::default(),
                 serial: 1,
                 standing: Standing::Member,
+                under: weft_api::roster::Under::default(),
             };
             let (_, held) = roster.check(&Signatures, &key(1).sign(&record)).unwrap();
             roster.put(held);

@@ -10,13 +10,14 @@ use weft_api::fact::FactRecord;
 use weft_api::id::{HostId, HostKey, MeshKey};
 use weft_api::roster::RosterRecord;
 use weft_api::sign::{Signed, SigningKey};
+use weft_api::succession::Succession;
 
 use super::bucket::{Bucket, Rate};
 use super::choice::{Choice, mix};
 use super::facts::Delta;
 use super::links::Sight;
 use super::own::Own;
-use super::record::{AnyRecord, Notary, RecordKey};
+use super::record::{AnyRecord, Held, Notary, RecordKey};
 use super::sums::Sums;
 use super::take::Desk;
 use super::tie::{News, Tie};
@@ -39,10 +40,12 @@ const ANNOUNCED_TO: usize = 8;
 pub struct Start {
     /// Who it is.
     pub key: SigningKey,
-    /// Signs the roster.
+    /// Signed the roster when the mesh began.
     pub mesh_key: MeshKey,
     /// How often the process has started; the first half of the version of its facts.
     pub boot: u64,
+    /// From the disk: who signs it now.
+    pub successions: Vec<Signed<Succession>>,
     /// From the disk.
     pub roster: Vec<Signed<RosterRecord>>,
     /// From the disk.
@@ -69,6 +72,8 @@ pub struct Mesh {
     pub(super) random: u64,
     hints: Vec<(HostId, SocketAddr)>,
     pub(super) roster: Roster,
+    /// Successions that were refused for a known one.
+    pub(super) rivals: Vec<Held<Succession>>,
     pub(super) facts: Facts,
     pub(super) decisions: Decisions,
     pub(super) sums: Sums,
@@ -100,13 +105,24 @@ impl Mesh {
         let (mut facts, mut decisions, mut sums) = (Facts::default(), Decisions::default(), Sums::default());
         let mut refused = Vec::new();
         let notary = &*start.notary;
+        for signed in start.successions {
+            match roster.check_succession(notary, &signed) {
+                Ok((_, held)) => roster.put_succession(held),
+                Err(reason) => refused.push(reason),
+            }
+        }
         for signed in start.roster {
-            match roster.check(notary, &signed) {
+            match roster.check_stored(notary, &signed) {
                 Ok((_, held)) => drop(roster.put(held)),
                 Err(reason) => refused.push(reason),
             }
         }
+        let gone = roster.leftovers();
+        gone.iter().for_each(|host| roster.forget(*host));
         for FactRecord { head, items } in start.facts {
+            if head.peek().is_ok_and(|head| gone.contains(&head.owner)) {
+                continue;
+            }
             let whole = Delta { head, base: None, removed: Vec::new(), added: items };
             match facts.check(notary, &roster, &whole) {
                 Ok((_, Heard::News(said))) => drop(facts.put(said)),
@@ -123,7 +139,8 @@ impl Mesh {
         let own = Own::new(roster.mesh(), me, start.boot, facts.get(me).map(|s| s.head.version));
         let mut choice = Choice::new(me);
         choice.set_members(&roster.members());
-        let all = roster.records().map(|(_, h)| AnyRecord::Roster(Arc::clone(h)));
+        let all = roster.successions().iter().map(|h| AnyRecord::Succession(Arc::clone(h)));
+        let all = all.chain(roster.records().map(|(_, h)| AnyRecord::Roster(Arc::clone(h))));
         let all = all.chain(facts.records().map(|(_, s)| AnyRecord::Facts(Arc::clone(s))));
         for record in all.chain(decisions.records().map(|h| AnyRecord::Decision(Arc::clone(h)))) {
             sums.add(&record.id().key, record.mark());
@@ -135,12 +152,13 @@ impl Mesh {
             limits: start.limits,
             random: start.seed,
             hints: start.hints,
+            desk: Desk::new(roster.chain().number()),
             roster,
+            rivals: Vec::new(),
             facts,
             decisions,
             sums,
             own,
-            desk: Desk::default(),
             wants: Wants::default(),
             ties: BTreeMap::new(),
             answers: Bucket::default(),
@@ -174,6 +192,9 @@ impl Mesh {
                     actions.push(Action::Count(DropReason::RecordTooLong, left_out as u64));
                 }
             }
+            Event::MadeSuccessions(successions) => {
+                self.made(now, Records { successions, ..Records::default() }, actions);
+            }
             Event::MadeRoster(roster) => self.made(now, Records { roster, ..Records::default() }, actions),
             Event::MadeDecisions(decisions) => {
                 self.made(now, Records { decisions, ..Records::default() }, actions);
@@ -193,7 +214,7 @@ impl Mesh {
         self.fetch(now, actions);
         self.compare_if_due(now);
         self.survey_if_due(now, actions);
-        self.desk.store(actions);
+        self.desk.store(&self.roster, actions);
         let answers = self.answers.ready(1, ANSWERS) <= now;
         let ready = |t: &Tie| t.connected && (t.ready(now) || (answers && t.owes()));
         actions.extend(self.ties.iter().filter(|(_, t)| ready(t)).map(|(host, _)| Action::Send(*host)));
@@ -227,6 +248,10 @@ impl Mesh {
             let Some((key, have)) = self.ties.get_mut(&host)?.next_owed() else { break };
             let size = match self.record(&key) {
                 None => 0,
+                Some(AnyRecord::Succession(held)) => {
+                    records.successions.push(held.signed.clone());
+                    held.signed.bytes().len() + 80
+                }
                 Some(AnyRecord::Roster(held)) => {
                     records.roster.push(held.signed.clone());
                     held.signed.bytes().len() + 80
@@ -326,6 +351,9 @@ impl Mesh {
     /// A record of any kind.
     pub(super) fn record(&self, key: &RecordKey) -> Option<AnyRecord> {
         match key {
+            RecordKey::Succession(number) => {
+                self.roster.succession(*number).cloned().map(AnyRecord::Succession)
+            }
             RecordKey::Roster(host) => self.roster.held(*host).cloned().map(AnyRecord::Roster),
             RecordKey::Decision(key) => self.decisions.held(key).cloned().map(AnyRecord::Decision),
             RecordKey::Facts(host) => self.facts.get(*host).cloned().map(AnyRecord::Facts),
@@ -334,10 +362,11 @@ impl Mesh {
 
     /// Every record.
     pub(super) fn records(&self) -> impl Iterator<Item = AnyRecord> {
+        let keys = self.roster.successions().iter().map(|h| AnyRecord::Succession(Arc::clone(h)));
         let members = self.roster.records().map(|(_, h)| AnyRecord::Roster(Arc::clone(h)));
         let said = self.facts.records().map(|(_, s)| AnyRecord::Facts(Arc::clone(s)));
         let decided = self.decisions.records().map(|h| AnyRecord::Decision(Arc::clone(h)));
-        members.chain(said).chain(decided)
+        keys.chain(members).chain(said).chain(decided)
     }
 
     /// A number that nobody can foretell.

@@ -5,6 +5,7 @@ use weft_api::decision::Decision;
 use weft_api::fact::{FactVersion, MAX_ITEMS};
 use weft_api::roster::RosterRecord;
 use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 
 use super::facts::Delta;
 use super::record::{Id, RecordKey};
@@ -66,6 +67,8 @@ pub enum Bond {
 /// Signed records of any kind.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Records {
+    /// Of the mesh key.
+    pub successions: Vec<Signed<Succession>>,
     /// Of members and removed members.
     pub roster: Vec<Signed<RosterRecord>>,
     /// What the controller says.
@@ -78,7 +81,7 @@ impl Records {
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.roster.len() + self.decisions.len() + self.facts.len()
+        self.successions.len() + self.roster.len() + self.decisions.len() + self.facts.len()
     }
 
     /// Whether there is none.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Mesh`] | one host: (now, event) -> actions |
 //! | [`Roster`] | who is a member: `removed` is final, else the higher serial, ties by bytes |
+//! | `rotation` | who signs the roster: successors of the mesh key |
 //! | [`Facts`] | what each member says of itself: the higher version |
 //! | [`Decisions`] | what the controller says: the higher revision of each key |
 //! | `own` | what this host says, and how often |
@@ -26,6 +27,7 @@ mod own;
 mod record;
 mod repair;
 mod roster;
+mod rotation;
 mod sums;
 mod take;
 mod tie;
@@ -40,6 +42,7 @@ use weft_api::fact::Item;
 use weft_api::id::HostId;
 use weft_api::roster::RosterRecord;
 use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 
 use crate::drop::DropReason;
 
@@ -91,6 +94,8 @@ pub enum Event<'a> {
     Heard(HostId, &'a Gossip),
     /// What this host is to say of itself; replaces what was said before.
     Say(&'a [Item]),
+    /// Successors of the mesh key, made on this host.
+    MadeSuccessions(Vec<Signed<Succession>>),
     /// Records made on this host: a signer's.
     MadeRoster(Vec<Signed<RosterRecord>>),
     /// Records made on this host: the controller's.
@@ -121,7 +126,7 @@ pub enum Action {
 /// Which part of what is known has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Changed {
-    /// Records of members.
+    /// Records of members, or who signs them.
     pub roster: bool,
     /// What hosts say of themselves.
     pub facts: bool,
@@ -138,6 +143,8 @@ pub enum ToStore {
     Record(AnyRecord),
     /// The host was removed: what it said is forgotten.
     FactsGone(HostId),
+    /// Only an older mesh key has signed it: forgotten.
+    RosterGone(HostId),
 }
 
 #[cfg(test)]

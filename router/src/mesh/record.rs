@@ -9,8 +9,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use weft_api::decision::{Decision, DecisionKey};
 use weft_api::id::HostId;
-use weft_api::roster::{RosterRecord, Standing};
+use weft_api::roster::RosterRecord;
 use weft_api::sign::{Record, SignatureError, Signed, verify_bytes};
+use weft_api::succession::Succession;
 
 use super::facts::Said;
 use crate::drop::DropReason;
@@ -18,7 +19,9 @@ use crate::drop::DropReason;
 /// Which record: a newer one of the same key replaces the older.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum RecordKey {
-    /// A host's place in the mesh. First in order: without it the others are not believed.
+    /// The mesh key of this number. First in order: without it the others are not believed.
+    Succession(u32),
+    /// A host's place in the mesh. Next in order, for the same reason.
     Roster(HostId),
     /// What the controller says of something.
     Decision(DecisionKey),
@@ -30,6 +33,7 @@ impl RecordKey {
     /// The same on every host, spread evenly.
     pub(super) fn leaf(&self) -> u8 {
         match self {
+            Self::Succession(number) => number.to_be_bytes()[3],
             Self::Roster(HostId([byte, ..])) => *byte,
             Self::Facts(HostId([_, byte, ..])) => *byte,
             Self::Decision(key) => {
@@ -115,8 +119,7 @@ pub(super) fn short(mark: u128) -> u32 {
 
 impl Held<RosterRecord> {
     pub(super) fn id(&self) -> Id {
-        let rank = (u64::from(self.record.standing == Standing::Removed), self.record.serial);
-        Id { key: RecordKey::Roster(self.record.key.id()), rank, mark: short(self.mark) }
+        Id { key: RecordKey::Roster(self.record.key.id()), rank: self.record.rank(), mark: short(self.mark) }
     }
 }
 
@@ -182,6 +185,8 @@ pub(super) fn signature(error: SignatureError) -> DropReason {
 /// A record of any kind, verified.
 #[derive(Clone, Debug)]
 pub enum AnyRecord {
+    /// A successor of the mesh key.
+    Succession(Arc<Held<Succession>>),
     /// A member's, or a removed member's.
     Roster(Arc<Held<RosterRecord>>),
     /// What the controller says.
@@ -195,6 +200,7 @@ impl AnyRecord {
     #[must_use]
     pub fn id(&self) -> Id {
         match self {
+            Self::Succession(held) => held.id(),
             Self::Roster(held) => held.id(),
             Self::Decision(held) => held.id(),
             Self::Facts(said) => said.id(),
@@ -203,6 +209,7 @@ impl AnyRecord {
 
     pub(super) fn mark(&self) -> u128 {
         match self {
+            Self::Succession(held) => held.mark,
             Self::Roster(held) => held.mark,
             Self::Decision(held) => held.mark,
             Self::Facts(said) => said.mark,

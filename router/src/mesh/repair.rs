@@ -67,6 +67,9 @@ impl Mesh {
         if matches!(id.key, RecordKey::Facts(host) if removed(host)) {
             return;
         }
+        if self.is_void(now, from, id) {
+            return;
+        }
         let known = self.record(&id.key).map(|r| r.id());
         let order = known.as_ref().map_or(Some(std::cmp::Ordering::Greater), |known| id.order(known));
         match order {

@@ -7,6 +7,7 @@ use weft_api::id::{HostId, MeshId, MeshKey};
 use weft_api::network::check_host_name;
 use weft_api::roster::{RosterRecord, Standing};
 use weft_api::sign::Signed;
+use weft_api::succession::{Chain, Succession};
 
 use super::record::{Held, News, Notary, certify, signature};
 use crate::drop::DropReason;
@@ -19,16 +20,16 @@ pub const MAX_ROSTER_RECORD_LEN: usize = 512;
 /// Every record of one mesh.
 #[derive(Clone, Debug)]
 pub struct Roster {
-    mesh: MeshId,
-    key: MeshKey,
+    pub(super) chain: Chain,
+    pub(super) successions: Vec<Arc<Held<Succession>>>,
     records: BTreeMap<HostId, Arc<Held<RosterRecord>>>,
 }
 
 impl Roster {
-    /// The empty roster of the mesh that this key signs for.
+    /// The empty roster of the mesh that began with this key.
     #[must_use]
-    pub fn new(key: MeshKey) -> Self {
-        Self { mesh: key.id(), key, records: BTreeMap::new() }
+    pub fn new(first: MeshKey) -> Self {
+        Self { chain: Chain::new(first), successions: Vec::new(), records: BTreeMap::new() }
     }
 
     /// Whether this record holds, and is news. Changes nothing.
@@ -36,6 +37,24 @@ impl Roster {
         &self,
         notary: &dyn Notary,
         signed: &Signed<RosterRecord>,
+    ) -> Result<(News, Arc<Held<RosterRecord>>), DropReason> {
+        self.judge(notary, signed, false)
+    }
+
+    /// The same of a record from our own disk: it was believed when it came, under an older mesh key too.
+    pub fn check_stored(
+        &self,
+        notary: &dyn Notary,
+        signed: &Signed<RosterRecord>,
+    ) -> Result<(News, Arc<Held<RosterRecord>>), DropReason> {
+        self.judge(notary, signed, true)
+    }
+
+    fn judge(
+        &self,
+        notary: &dyn Notary,
+        signed: &Signed<RosterRecord>,
+        old_too: bool,
     ) -> Result<(News, Arc<Held<RosterRecord>>), DropReason> {
         if signed.bytes().len() > MAX_ROSTER_RECORD_LEN {
             return Err(DropReason::RecordTooLong);
@@ -45,8 +64,15 @@ impl Roster {
         if let Some(known) = known.filter(|k| k.signed == *signed) {
             return Ok((News::Same, Arc::clone(known)));
         }
-        let held = certify(notary, &self.key.0, signed)?;
-        if held.record.mesh != self.mesh {
+        if claimed.mesh != self.mesh() {
+            return Err(DropReason::RecordOfAnotherMesh);
+        }
+        let key = self.chain.key(claimed.under.key).ok_or(DropReason::RecordOfLaterKey)?;
+        if claimed.under.key < self.chain.number() && !old_too {
+            return Err(DropReason::RecordOfOldKey);
+        }
+        let held = certify(notary, &key.0, signed)?;
+        if held.record.mesh != self.mesh() {
             return Err(DropReason::RecordOfAnotherMesh);
         }
         if check_host_name(&held.record.name).is_err() {
@@ -106,7 +132,7 @@ impl Roster {
     /// The mesh.
     #[must_use]
     pub fn mesh(&self) -> MeshId {
-        self.mesh
+        self.chain.mesh()
     }
 }
 
@@ -127,7 +153,15 @@ mod tests {
     fn record(host: u8, serial: u64, standing: Standing) -> RosterRecord {
         let key = HostKey(SigningKey::from_seed([host; 32]).public());
         let mesh = MeshKey(mesh().public()).id();
-        RosterRecord { mesh, key, name: format!("h{host}"), roles: Roles::default(), serial, standing }
+        RosterRecord {
+            mesh,
+            key,
+            name: format!("h{host}"),
+            roles: Roles::default(),
+            serial,
+            standing,
+            under: weft_api::roster::Under::default(),
+        }
     }
 
     fn insert(roster: &mut Roster, signed: &Signed<RosterRecord>) -> News {

@@ -15,7 +15,7 @@ use super::facts::{Delta, Said};
 use super::record::{AnyRecord, Held, Id, News as Fate, RecordKey};
 use super::tie::News;
 use super::wants::How;
-use super::{Action, Changed, Gossip, Heard, Mesh, Records, ToStore};
+use super::{Action, Changed, Gossip, Heard, Mesh, Records, Roster, ToStore};
 use crate::drop::DropReason;
 
 /// A host's facts may change so often; further changes are refused (`FactsTooFast`). Nobody says something new as often.
@@ -59,13 +59,30 @@ pub(super) struct Desk {
     /// Facts that came because we asked: who pushes them then is not a way too many.
     fetched: VecDeque<u128>,
     again_at: Option<Duration>,
+    /// Successions that lie on the disk. What a later key has signed is written with its succession: none lies there without it.
+    firm: u32,
     paces: BTreeMap<HostId, Bucket>,
 }
 
 impl Desk {
-    pub(super) fn store(&mut self, actions: &mut Vec<Action>) {
+    /// So many successions came from the disk.
+    pub(super) fn new(firm: u32) -> Self {
+        Self { firm, ..Self::default() }
+    }
+
+    /// Writes this with what is written next.
+    pub(super) fn write(&mut self, record: ToStore) {
+        self.next.out.push(record);
+    }
+
+    pub(super) fn store(&mut self, roster: &Roster, actions: &mut Vec<Action>) {
         if !self.next.out.is_empty() {
-            actions.push(Action::Store(std::mem::take(&mut self.next.out)));
+            let mut out: Vec<ToStore> = (self.firm + 1..=roster.chain().number())
+                .filter_map(|number| roster.succession(number).cloned())
+                .map(|held| ToStore::Record(AnyRecord::Succession(held)))
+                .collect();
+            out.append(&mut self.next.out);
+            actions.push(Action::Store(out));
             self.written.push_back(std::mem::take(&mut self.next));
         }
     }
@@ -114,6 +131,7 @@ impl Mesh {
             self.desk.again_at = None;
             let again = std::mem::take(&mut self.desk.again);
             self.made(now, again, actions);
+            self.successions_again();
         }
         if self.desk.again_at.is_none()
             && let Some(FactRecord { head, items }) = self.own.say(now, &self.key)
@@ -134,6 +152,10 @@ impl Mesh {
         for fresh in self.desk.written.pop_front().unwrap_or_default().fresh {
             let id = fresh.record.id();
             match &fresh.record {
+                AnyRecord::Succession(held) => {
+                    self.desk.firm = self.desk.firm.max(held.record.number);
+                    changed.roster = true;
+                }
                 AnyRecord::Roster(_) => (changed.roster, changed.facts) = (true, true),
                 AnyRecord::Decision(held) => {
                     changed.decisions = true;
@@ -161,6 +183,7 @@ impl Mesh {
             }
         }
         if changed.roster {
+            self.forget_leftovers();
             self.survey_soon(now);
         }
         self.changed(now, changed, actions);
@@ -171,7 +194,10 @@ impl Mesh {
         let Batch { fresh, forgotten, .. } = self.desk.written.pop_front().unwrap_or_default();
         actions.push(Action::Count(DropReason::DiskRefused, fresh.len() as u64));
         for Fresh { record, before, made, .. } in fresh.into_iter().rev() {
-            self.undo(&record, before);
+            // A succession stays known: what it lets be believed is written with it, or not at all.
+            if !matches!(record, AnyRecord::Succession(_)) {
+                self.undo(&record, before);
+            }
             match record {
                 AnyRecord::Facts(said) if said.head.owner == self.me => self.own.say_again(),
                 AnyRecord::Roster(held) if made => self.desk.again.roster.push(held.signed.clone()),
@@ -215,14 +241,24 @@ impl Mesh {
         records: &Records,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let (mut known, mut news) = (0, 0);
+        let (mut known, mut news, mut refused) = (0, 0, Vec::new());
         let mut count = |taken: Result<Fate, DropReason>| match taken {
             Ok(Fate::New) => news += 1,
             Ok(Fate::Same | Fate::Old) => known += 1,
-            Err(reason) => actions.push(Action::Count(reason, 1)),
+            Err(reason) => refused.push(Action::Count(reason, 1)),
         };
+        for signed in &records.successions {
+            let judged = self.roster.check_succession(&*self.notary, signed);
+            if let Err(reason) = judged {
+                self.succession_refused(now, from, signed, reason, actions);
+            }
+            count(judged.map(|(fate, held)| self.take(now, from, fate, AnyRecord::Succession(held), None)));
+        }
         for signed in &records.roster {
             let judged = self.roster.check(&*self.notary, signed);
+            if let Err(reason) = judged {
+                self.of_another_key(now, from, signed, reason);
+            }
             count(judged.map(|(fate, held)| self.take(now, from, fate, AnyRecord::Roster(held), None)));
         }
         for signed in &records.decisions {
@@ -232,6 +268,7 @@ impl Mesh {
         for delta in &records.facts {
             count(self.take_facts(now, from, delta));
         }
+        actions.append(&mut refused);
         known > 0 && news == 0
     }
 
@@ -307,6 +344,18 @@ impl Mesh {
         fate
     }
 
+    /// The disk refused them; what is known of them stays known.
+    fn successions_again(&mut self) {
+        for number in self.desk.firm + 1..=self.roster.chain().number() {
+            let Some(held) = self.roster.succession(number).cloned() else { continue };
+            let record = AnyRecord::Succession(held);
+            let news = News::Record(record.clone());
+            self.desk.next.out.push(ToStore::Record(record.clone()));
+            let fresh = Fresh { record, news, before: None, knew: Vec::new(), made: false };
+            self.desk.next.fresh.push(fresh);
+        }
+    }
+
     /// It has what we have.
     fn answered(&mut self, from: Option<HostId>, id: Option<Id>) {
         if let Some(id) = id {
@@ -329,6 +378,10 @@ impl Mesh {
         let key = record.id().key;
         self.sums.add(&key, record.mark());
         let before = match record {
+            AnyRecord::Succession(held) => {
+                self.roster.put_succession(held);
+                None
+            }
             AnyRecord::Roster(held) => self.roster.put(held).map(AnyRecord::Roster),
             AnyRecord::Decision(held) => self.decisions.put(held).map(AnyRecord::Decision),
             AnyRecord::Facts(said) => self.facts.put(said).map(AnyRecord::Facts),
@@ -339,10 +392,12 @@ impl Mesh {
         before
     }
 
-    fn unknow(&mut self, record: &AnyRecord) {
+    pub(super) fn unknow(&mut self, record: &AnyRecord) {
         let key = record.id().key;
         self.sums.remove(&key, record.mark());
         match &key {
+            // A key that has signed is never forgotten.
+            RecordKey::Succession(_) => {}
             RecordKey::Roster(host) => self.roster.forget(*host),
             RecordKey::Decision(key) => self.decisions.forget(key),
             RecordKey::Facts(host) => drop(self.facts.forget(*host)),

@@ -1,6 +1,7 @@
 //! Whole meshes on virtual time: whatever is lost, cut or restarted, everybody knows the same in the end, soon and for few bytes.
 
 mod hostile;
+mod rotation;
 mod world;
 
 use std::sync::Arc;

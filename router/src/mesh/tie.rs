@@ -37,6 +37,7 @@ pub(super) enum News {
 impl News {
     fn size(&self) -> usize {
         match self {
+            Self::Record(AnyRecord::Succession(held)) => 80 + held.signed.bytes().len(),
             Self::Record(AnyRecord::Roster(held)) => 80 + held.signed.bytes().len(),
             Self::Record(AnyRecord::Decision(held)) => 80 + held.signed.bytes().len(),
             Self::Record(AnyRecord::Facts(said)) => 200 + said.record.items.size(),
@@ -46,6 +47,7 @@ impl News {
 
     fn into(self, records: &mut Records) {
         match self {
+            Self::Record(AnyRecord::Succession(held)) => records.successions.push(held.signed.clone()),
             Self::Record(AnyRecord::Roster(held)) => records.roster.push(held.signed.clone()),
             Self::Record(AnyRecord::Decision(held)) => records.decisions.push(held.signed.clone()),
             Self::Record(AnyRecord::Facts(said)) => records.facts.push(said.since(None)),

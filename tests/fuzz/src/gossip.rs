@@ -13,7 +13,7 @@ use weft_router::mesh::{
 };
 use weft_router::session::message::{LENGTH_LEN, MAX_MESSAGE_LEN, Message};
 
-use crate::cast::{HOSTS, host, key, mesh_key, roster};
+use crate::cast::{HOSTS, carried_over, host, key, mesh_key, roster, succession};
 use crate::input::{Input, with_length};
 use crate::records::{decisions, fact, items};
 
@@ -39,8 +39,10 @@ struct Tested {
 
 fn start(disk: &BTreeMap<RecordKey, AnyRecord>) -> (Mesh, usize) {
     let (mut members, mut facts, mut decisions) = (roster().to_vec(), Vec::new(), Vec::new());
+    let mut successions = Vec::new();
     for record in disk.values() {
         match record {
+            AnyRecord::Succession(held) => successions.push(held.signed.clone()),
             AnyRecord::Roster(held) => {
                 members.retain(|m| m.peek().is_ok_and(|m| m.key != held.record.key));
                 members.push(held.signed.clone());
@@ -53,6 +55,7 @@ fn start(disk: &BTreeMap<RecordKey, AnyRecord>) -> (Mesh, usize) {
         key: key(0),
         mesh_key: MeshKey(mesh_key().public()),
         boot: 1,
+        successions,
         roster: members,
         facts,
         decisions,
@@ -105,6 +108,7 @@ impl Tested {
             match record {
                 ToStore::Record(record) => drop(self.disk.insert(record.id().key, record)),
                 ToStore::FactsGone(host) => drop(self.disk.remove(&RecordKey::Facts(host))),
+                ToStore::RosterGone(host) => drop(self.disk.remove(&RecordKey::Roster(host))),
             }
         }
         self.tell(Event::Stored(well));
@@ -223,6 +227,7 @@ pub(crate) fn talks() -> Vec<Vec<u8>> {
     let version = |sequence| FactVersion { boot: 1, sequence };
     let facts = |n, sequence| whole(fact(n, version(sequence), &items()));
     let records = Records {
+        successions: vec![succession(1)],
         roster: vec![mesh_key().sign(&crate::cast::roster_record(5)) as Signed<_>],
         decisions: decisions(),
         facts: vec![facts(1, 1), facts(2, 1)],
@@ -231,6 +236,11 @@ pub(crate) fn talks() -> Vec<Vec<u8>> {
     let ids =
         records.facts.iter().map(|_| weft_router::mesh::Id { key: ask.key.clone(), rank: (2, 1), mark: 9 });
     let ids: Vec<_> = ids.collect();
+    let rotated = Records {
+        successions: vec![succession(1), succession(2)],
+        roster: (0..HOSTS).map(carried_over).collect(),
+        ..Records::default()
+    };
     let stored = [11, 0, 11, 0];
     let begin = [&up[..], &bound, &tick(10)].concat();
     let with = |rest: Vec<Vec<u8>>| [begin.clone(), rest.concat(), stored.to_vec(), tick(6000)].concat();
@@ -238,6 +248,7 @@ pub(crate) fn talks() -> Vec<Vec<u8>> {
         with(vec![heard(0, Gossip::Push(records.clone())), heard(1, Gossip::Push(records.clone()))]),
         with(vec![heard(0, Gossip::Answer(records)), stored.to_vec(), heard(2, Gossip::Prune)]),
         with(vec![heard(0, Gossip::Ask { graft: true, asks: vec![ask] })]),
+        with(vec![heard(0, Gossip::Answer(rotated)), stored.to_vec(), heard(1, Gossip::Root(3))]),
         with(vec![heard(0, Gossip::Ids(ids.clone())), tick(300), heard(0, Gossip::Root(5))]),
         with(vec![heard(0, Gossip::Root(1)), heard(0, Gossip::Branches(vec![0; 16]))]),
         with(vec![

@@ -10,15 +10,16 @@ use weft_api::id::{HostKey, Mac, NetworkId};
 use weft_api::request::Goodbye;
 use weft_api::roster::{Cipher, MeshRecord, RosterRecord};
 use weft_api::sign::{Record, Signed};
+use weft_api::succession::Succession;
 use weft_api::token::{JoinWish, Token};
 use weft_router::switch::ties;
 
-use crate::cast::{host, key, mesh, mesh_key, roster};
+use crate::cast::{host, key, mesh, mesh_key, roster, succession};
 
 /// The kind of the record, then its bytes.
 pub(crate) fn records(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 9 {
+    match kind % 10 {
         0 => signed::<RosterRecord>(bytes),
         1 => signed::<MeshRecord>(bytes),
         2 => signed::<Decision>(bytes),
@@ -27,7 +28,8 @@ pub(crate) fn records(bytes: &[u8]) {
         5 => signed::<Goodbye>(bytes),
         6 => signed::<ties::Probe>(bytes),
         7 => facts(bytes),
-        _ => token(bytes),
+        8 => token(bytes),
+        _ => signed::<Succession>(bytes),
     }
 }
 
@@ -126,6 +128,7 @@ pub(crate) fn samples() -> Vec<Vec<u8>> {
         encoded(6, &key(2).sign(&probe)),
         encoded(7, &facts),
         [b"\x08", token.reveal().as_bytes()].concat(),
+        encoded(9, &succession(1)),
     ];
     seeds.extend(decisions().iter().map(|d| encoded(2, d)));
     seeds

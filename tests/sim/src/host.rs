@@ -169,7 +169,15 @@ pub fn member(n: usize) -> Signed<RosterRecord> {
     let roles = Roles { controller: n == 0, ..Roles::default() };
     let key = HostKey(host_key(n).public());
     let standing = Standing::Member;
-    mesh_key().sign(&RosterRecord { mesh: mesh_id(), key, name: format!("h{n}"), roles, serial: 1, standing })
+    mesh_key().sign(&RosterRecord {
+        mesh: mesh_id(),
+        key,
+        name: format!("h{n}"),
+        roles,
+        serial: 1,
+        standing,
+        under: weft_api::roster::Under::default(),
+    })
 }
 
 /// A network: 10.32.0.0/16, 10.33.0.0/16, ...

@@ -175,6 +175,7 @@ impl World {
             key: host_key(n),
             mesh_key: MeshKey(mesh_key().public()),
             boot: u64::from(life),
+            successions: Vec::new(),
             roster: self.roster.clone(),
             facts,
             decisions,
@@ -232,7 +233,7 @@ impl World {
             match record {
                 AnyRecord::Facts(said) => facts.push(said.record.clone()),
                 AnyRecord::Decision(held) => decided.push(held.signed.clone()),
-                AnyRecord::Roster(_) => {}
+                AnyRecord::Succession(_) | AnyRecord::Roster(_) => {}
             }
         }
         let mut host = self.start(n, life, facts, decided);
@@ -376,6 +377,9 @@ impl World {
                         ToStore::Record(record) => drop(self.hosts[n].disk.insert(record.id().key, record)),
                         ToStore::FactsGone(host) => {
                             self.hosts[n].disk.remove(&mesh::RecordKey::Facts(host));
+                        }
+                        ToStore::RosterGone(host) => {
+                            self.hosts[n].disk.remove(&mesh::RecordKey::Roster(host));
                         }
                     }
                 }

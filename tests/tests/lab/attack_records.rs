@@ -141,6 +141,7 @@ fn roster(stage: &Stage<'_>) -> Vec<Attack> {
         roles: Roles { founder: true, controller: true, signer: true },
         serial: u64::MAX,
         standing,
+        under: weft_api::roster::Under::default(),
     };
     let said = |record: &RosterRecord| enrolled(stage.key.sign(record));
     let me = HostKey(stage.key.public());

@@ -10,6 +10,7 @@ use weft_api::fact::FactRecord;
 use weft_api::id::{BootId, HostId, MeshKey};
 use weft_api::roster::{MeshRecord, RosterRecord};
 use weft_api::sign::{Signed, SigningKey};
+use weft_api::succession::Succession;
 
 use crate::lane;
 use crate::quic::endpoint::SettingsError;
@@ -25,7 +26,7 @@ pub struct NodeConfig {
     pub boot_counter: u64,
     /// The mesh that it is a member of.
     pub mesh: MeshRecord,
-    /// The key that signs the roster.
+    /// The key that the mesh began with.
     pub mesh_key: MeshKey,
     /// Where to listen; `[::]:6783` takes IPv4 too. Port 0 takes a free one ([`super::Node::local_addr`]).
     pub listen: SocketAddr,
@@ -40,6 +41,8 @@ pub struct NodeConfig {
 /// Everything that [`Persist::save`] was given and that still holds.
 #[derive(Clone, Default, Debug)]
 pub struct Stored {
+    /// Of the mesh key, in order.
+    pub successions: Vec<Signed<Succession>>,
     /// One record a member, removed ones too.
     pub roster: Vec<Signed<RosterRecord>>,
     /// One record a host.
@@ -51,6 +54,8 @@ pub struct Stored {
 /// A record that must survive a restart, and the key that it replaces the older one under.
 #[derive(Clone, Debug)]
 pub enum StoredRecord {
+    /// The successor of a mesh key, by its number.
+    Succession(u32, Signed<Succession>),
     /// A member's, or a removed member's.
     Roster(HostId, Signed<RosterRecord>),
     /// What a host says of itself; this host's own too.
@@ -59,6 +64,8 @@ pub enum StoredRecord {
     Decision(DecisionKey, Signed<Decision>),
     /// The host was removed: what it said is forgotten.
     FactsGone(HostId),
+    /// No mesh key but an older one has signed it: forgotten.
+    RosterGone(HostId),
 }
 
 /// The disk. Called before a record is acted on, outside the runtime's own threads; may block.

@@ -360,10 +360,14 @@ impl Engine {
     /// What a joiner is answered with; `None` while there are too many, or this host is no member.
     pub(super) fn doorman(&self) -> Option<Doorman> {
         let place = Arc::clone(&self.joins).try_acquire_owned();
-        match (place, self.store.own_record()) {
-            (Ok(place), Some(own)) if self.store.is_member() => {
-                Some(Doorman { mesh_key: self.mesh_key, own, events: self.events.clone(), _place: place })
-            }
+        match (place, self.store.introduction()) {
+            (Ok(place), Some((successions, own))) if self.store.is_member() => Some(Doorman {
+                mesh_key: self.mesh_key,
+                successions,
+                own,
+                events: self.events.clone(),
+                _place: place,
+            }),
             _ => {
                 self.drops.count(DropReason::AgentBusy);
                 None

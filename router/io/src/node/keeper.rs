@@ -79,7 +79,9 @@ impl Keeper {
 fn stored(record: &ToStore) -> StoredRecord {
     match record {
         ToStore::FactsGone(host) => StoredRecord::FactsGone(*host),
+        ToStore::RosterGone(host) => StoredRecord::RosterGone(*host),
         ToStore::Record(record) => match record {
+            AnyRecord::Succession(held) => StoredRecord::Succession(held.record.number, held.signed.clone()),
             AnyRecord::Roster(held) => StoredRecord::Roster(held.record.key.id(), held.signed.clone()),
             AnyRecord::Decision(held) => StoredRecord::Decision(held.record.key.clone(), held.signed.clone()),
             AnyRecord::Facts(said) => StoredRecord::Facts(said.head.owner, said.record.clone()),

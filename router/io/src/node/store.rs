@@ -10,6 +10,7 @@ use weft_api::fact::{FactVersion, Item};
 use weft_api::id::{HostId, HostKey};
 use weft_api::roster::RosterRecord;
 use weft_api::sign::Signed;
+use weft_api::succession::Succession;
 use weft_router::drop::DropCounters;
 use weft_router::mesh::{Action, Changed, Event, Mesh, Said, Start, ToStore, routes};
 use weft_router::session::message::Message;
@@ -111,9 +112,13 @@ impl Store {
         self.lock().mesh.roster().member(host).map(|r| r.name.clone())
     }
 
-    /// This host's own roster record.
-    pub(super) fn own_record(&self) -> Option<Signed<RosterRecord>> {
-        self.lock().mesh.roster().held(self.me).map(|h| h.signed.clone())
+    /// What proves this host a member: the successions of the mesh key, and its own record under the last. `None` while that
+    /// record has not come.
+    pub(super) fn introduction(&self) -> Option<(Vec<Signed<Succession>>, Signed<RosterRecord>)> {
+        let inner = self.lock();
+        let roster = inner.mesh.roster();
+        let own = roster.held(self.me).filter(|h| h.record.under.key == roster.chain().number())?;
+        Some((roster.successions().iter().map(|h| h.signed.clone()).collect(), own.signed.clone()))
     }
 
     /// Where a host may be reached, the likeliest first.
@@ -161,7 +166,8 @@ impl Store {
                     inner.orders.members |= changed.roster;
                     told |= changed.roster;
                     let next = self.view.borrow().next(self.me, &inner.mesh, changed);
-                    self.view.send_replace(Arc::new(next));
+                    let before = self.view.send_replace(Arc::new(next));
+                    tell_of_keys(&before, &self.view.borrow());
                 }
                 Action::Count(reason, n) => self.drops.add(reason, n),
                 Action::Keep(hosts) => {
@@ -212,6 +218,9 @@ impl MeshView {
         let mut next = self.clone();
         if changed.roster {
             next.roster = mesh.roster().records().map(|(host, held)| (host, held.record.clone())).collect();
+            next.signer = Some(mesh.roster().chain().current());
+            next.rotations = mesh.roster().chain().number();
+            next.rivals = mesh.rivals().map(|rival| (rival.number, rival.key)).collect();
         }
         if changed.facts {
             let known =
@@ -229,6 +238,19 @@ impl MeshView {
             next.through = routes(mesh.ways());
         }
         next
+    }
+}
+
+/// Who signs the roster is a person's affair.
+fn tell_of_keys(before: &MeshView, now: &MeshView) {
+    if before.rotations < now.rotations
+        && let Some(key) = now.signer
+    {
+        tracing::info!(number = now.rotations, key = %key.fingerprint(), "the mesh key was rotated");
+    }
+    for (number, key) in now.rivals.iter().skip(before.rivals.len()) {
+        let key = key.fingerprint();
+        tracing::warn!(number, %key, "another successor of the mesh key was refused: somebody has used an old mesh key");
     }
 }
 

@@ -37,6 +37,7 @@ async fn member(n: u8, dial: Vec<(HostId, SocketAddr)>) -> (Node, mpsc::Receiver
         roles: Roles::default(),
         serial: 1,
         standing: Standing::Member,
+        under: weft_api::roster::Under::default(),
     };
     let roster = [1, 2].map(|n| key(100).sign(&record(n))).to_vec();
     let config = NodeConfig {

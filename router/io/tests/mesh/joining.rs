@@ -50,10 +50,20 @@ async fn a_host_joins_and_then_meets_everybody() {
             let answer = match wish.name.as_str() {
                 "h4" => {
                     signer.insert_roster(roster(&[4]));
-                    Ok(Admitted { mesh: mesh_key().sign(&mesh()), roster: roster(&[1, 2, 4]) })
+                    Ok(Admitted {
+                        mesh: mesh_key().sign(&mesh()),
+                        successions: Vec::new(),
+                        roster: roster(&[1, 2, 4]),
+                    })
                 }
-                "forger" => Ok(Admitted { mesh: key(9).sign(&mesh()), roster: roster(&[4]) }),
-                "nobody" => Ok(Admitted { mesh: mesh_key().sign(&mesh()), roster: roster(&[1, 2]) }),
+                "forger" => {
+                    Ok(Admitted { mesh: key(9).sign(&mesh()), successions: Vec::new(), roster: roster(&[4]) })
+                }
+                "nobody" => Ok(Admitted {
+                    mesh: mesh_key().sign(&mesh()),
+                    successions: Vec::new(),
+                    roster: roster(&[1, 2]),
+                }),
                 name => Err(ApiError::new(ErrorKind::Conflict, format!("name {name} taken"))),
             };
             reply.send(answer).unwrap();

@@ -43,6 +43,7 @@ pub fn record(n: u8, serial: u64, standing: Standing) -> Signed<RosterRecord> {
         roles: Roles { founder: first, controller: first, signer: first },
         serial,
         standing,
+        under: weft_api::roster::Under::default(),
     })
 }
 
@@ -69,6 +70,8 @@ impl Persist for Disk {
                 StoredRecord::Facts(host, _) => disk.insert(format!("facts {host}"), record.clone()),
                 StoredRecord::Decision(key, _) => disk.insert(format!("decision {key:?}"), record.clone()),
                 StoredRecord::FactsGone(host) => disk.remove(&format!("facts {host}")),
+                StoredRecord::Succession(n, _) => disk.insert(format!("key {n}"), record.clone()),
+                StoredRecord::RosterGone(host) => disk.remove(&format!("roster {host}")),
             };
         }
         Ok(())
@@ -82,7 +85,8 @@ impl Disk {
                 StoredRecord::Roster(_, r) => stored.roster.push(r),
                 StoredRecord::Facts(_, r) => stored.facts.push(r),
                 StoredRecord::Decision(_, r) => stored.decisions.push(r),
-                StoredRecord::FactsGone(_) => {}
+                StoredRecord::Succession(_, r) => stored.successions.push(r),
+                StoredRecord::FactsGone(_) | StoredRecord::RosterGone(_) => {}
             }
         }
         stored

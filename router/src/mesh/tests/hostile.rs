@@ -24,6 +24,7 @@ impl Stage {
             key: key(0),
             mesh_key: MeshKey(mesh_key().public()),
             boot: 1,
+            successions: Vec::new(),
             roster: (0..3).map(|n| member(n, 1, Standing::Member)).collect(),
             facts: Vec::new(),
             decisions: Vec::new(),

@@ -61,7 +61,15 @@ pub(super) fn member(n: usize, serial: u64, standing: Standing) -> Signed<Roster
     let mesh = MeshKey(mesh_key().public()).id();
     let key = HostKey(key(n).public());
     let roles = Roles { controller: n == 0, ..Roles::default() };
-    mesh_key().sign(&RosterRecord { mesh, key, name: format!("h{n}"), roles, serial, standing })
+    mesh_key().sign(&RosterRecord {
+        mesh,
+        key,
+        name: format!("h{n}"),
+        roles,
+        serial,
+        standing,
+        under: weft_api::roster::Under::default(),
+    })
 }
 
 pub(super) struct Host {
@@ -132,7 +140,7 @@ impl World {
         };
         let roster: Vec<_> = (0..n).map(|n| member(n, 1, Standing::Member)).collect();
         for n in 0..n {
-            let mesh = world.mesh(n, 1, roster.clone(), Vec::new());
+            let mesh = world.mesh(n, 1, (Vec::new(), roster.clone()), Vec::new());
             world.hosts.push(Host {
                 mesh,
                 alive: true,
@@ -154,13 +162,14 @@ impl World {
         &self,
         n: usize,
         boot: u64,
-        roster: Vec<Signed<RosterRecord>>,
+        (successions, roster): (Vec<Signed<Succession>>, Vec<Signed<RosterRecord>>),
         facts: Vec<weft_api::fact::FactRecord>,
     ) -> Mesh {
         let start = Start {
             key: key(n),
             mesh_key: MeshKey(mesh_key().public()),
             boot,
+            successions,
             roster,
             facts,
             decisions: Vec::new(),
@@ -188,12 +197,13 @@ impl World {
         for other in 0..self.hosts.len() {
             self.end(n, other);
         }
-        let (mut roster, mut facts) = (Vec::new(), Vec::new());
+        let (mut successions, mut roster, mut facts) = (Vec::new(), Vec::new(), Vec::new());
         if !with_disk {
             (self.hosts[n].boot, self.hosts[n].disk) = (0, BTreeMap::new());
         }
         for record in self.hosts[n].disk.values() {
             match record {
+                AnyRecord::Succession(held) => successions.push(held.signed.clone()),
                 AnyRecord::Roster(held) => roster.push(held.signed.clone()),
                 AnyRecord::Facts(said) => facts.push(said.record.clone()),
                 AnyRecord::Decision(_) => {}
@@ -206,7 +216,7 @@ impl World {
                 .map(|n| member(n, 1, Standing::Member)),
         );
         self.hosts[n].boot += 1;
-        self.hosts[n].mesh = self.mesh(n, self.hosts[n].boot, roster, facts);
+        self.hosts[n].mesh = self.mesh(n, self.hosts[n].boot, (successions, roster), facts);
         (self.hosts[n].alive, self.hosts[n].wakes) = (true, None);
         self.hosts[n].kept.clear();
         self.say(n, "again");
@@ -274,6 +284,9 @@ impl World {
                         }
                         ToStore::FactsGone(host) => {
                             self.hosts[n].disk.remove(&RecordKey::Facts(host));
+                        }
+                        ToStore::RosterGone(host) => {
+                            self.hosts[n].disk.remove(&RecordKey::Roster(host));
                         }
                     }
                 }
