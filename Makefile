@@ -2,15 +2,15 @@
 # make help     everything else
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench fuzz clean help
+.PHONY: build demo test lint bench sim fuzz clean help
 MAKEFLAGS += --no-print-directory
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # cargo never runs as root where there is another user: `sudo make X` is `make X` as that user. What needs root is run with sudo.
 ifneq ($(filter-out root,$(SUDO_USER)),)
 ifeq ($(shell id -u),0)
-FORWARD := $(foreach v,CI YES KEEP PEERS ROUNDS SECONDS TARGET,$(if $($(v)),$(v)="$($(v))"))
-build demo test lint bench fuzz clean help:
+FORWARD := $(foreach v,CI YES KEEP PEERS ROUNDS SECONDS TARGET SIM,$(if $($(v)),$(v)="$($(v))"))
+build demo test lint bench sim fuzz clean help:
 	@exec sudo -u "$(SUDO_USER)" -H env -u MAKELEVEL -u MAKEFLAGS $(FORWARD) $(MAKE) $@
 DELEGATED := yes
 endif
@@ -59,6 +59,11 @@ bench: ## weft beside veth, VXLAN, fastd and tinc (PEERS="vxlan weft" ROUNDS=1 t
 	@tests/setup.sh bench
 	$(BUILD)
 	@$(SUDO) env WEFT_BIN="$(BIN)/weft" "$(BIN)/weft-bench" --out "$(CURDIR)/bench/results"
+
+sim: ## A mesh of 1,000 hosts on virtual time, and one real weft that knows of it (SIM="--hosts 300 --apart 60" to choose)
+	@tests/setup.sh sim
+	$(BUILD)
+	@$(SUDO) "$(BIN)/weft-sim" --weft "$(BIN)/weft" $(SIM)
 
 fuzz: ## Look for bytes that break a promise, a minute for each target (SECONDS=600 TARGET="gossip control" to choose)
 	@tests/setup.sh fuzz

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make demo`, `make test`, `make bench` or `make fuzz` needs and this machine does not have. On a terminal it says
-# what and asks; with YES=1, or in CI, it does it. The packages' names are Debian's and Ubuntu's.
+# Installs what `make demo`, `make test`, `make bench`, `make sim` or `make fuzz` needs and this machine does not have. On a terminal
+# it says what and asks; with YES=1, or in CI, it does it. The packages' names are Debian's and Ubuntu's.
 set -euo pipefail
 export PATH=$HOME/.cargo/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -17,6 +17,7 @@ needed=(
 )
 [ "$what" = bench ] && needed+=(fastd:fastd tincd:tinc)
 [ "$what" = fuzz ] && needed=(cc:gcc c++:g++)
+[ "$what" = sim ] && needed=(cc:gcc unshare:util-linux ip:iproute2 mount:mount)
 [ "$what" = test ] && needed+=(systemd-analyze:systemd)
 
 packages=()
@@ -28,7 +29,7 @@ for pair in "${needed[@]}"; do
 done
 # The containers' image is made of it, so it must need nothing beside it.
 busybox=$(command -v busybox || true)
-if [ "$what" != fuzz ] && { [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; }; then want busybox-static; fi
+if [ "$what" != fuzz ] && [ "$what" != sim ] && { [ -z "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; }; then want busybox-static; fi
 # aws-lc is C.
 if command -v cc >/dev/null && ! echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1; then want libc6-dev; fi
 case " ${packages[*]:-} " in

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use weft_api::fact::{FactRecord, FactVersion, Item, Items};
 use weft_api::id::{HostId, NetworkId};
+use weft_router::session::IDLE_AFTER;
 use weft_router::switch::Owner;
 
 use crate::World;
@@ -14,13 +15,15 @@ use crate::frames::Place;
 use crate::host::{decisions, host_key, items, mesh_id, network};
 use crate::random::Random;
 use crate::underlay::Weather;
-use crate::world::{MS, Traffic};
+use crate::world::MS;
 
 const SEC: Duration = Duration::from_secs(1);
 /// Of each host's endpoints every other one is on the second.
 const NETWORKS: usize = 2;
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Hosts that say something before the others.
+const FIRST: usize = 40;
 /// Hosts whose tables are looked at.
 const LOOKED_AT: usize = 3;
 
@@ -40,8 +43,8 @@ pub struct Sent {
     pub mean: f64,
     /// Of the host that sent most.
     pub most: f64,
-    /// Of all hosts, by kind.
-    pub kinds: [f64; 4],
+    /// Of the mean, by [`Traffic::KINDS`](crate::Traffic::KINDS).
+    pub kinds: [f64; 7],
 }
 
 /// How two halves became one.
@@ -94,9 +97,12 @@ impl Big {
         self.world.run(2 * SEC);
         for n in 0..hosts {
             self.world.say(n);
-            self.world.run(SEC / hosts as u32);
+            // The first make the tree that the others are heard along.
+            self.world.run(if n < FIRST { SEC / FIRST as u32 } else { SEC / hosts as u32 });
         }
-        self.until(|world| world.whole())
+        let took = self.until(|world| world.whole());
+        self.world.run(IDLE_AFTER + 10 * SEC); // Sessions of the beginning end.
+        took
     }
 
     /// A container starts or ends somewhere, again and again; each time how long it is until every host knows.
@@ -126,14 +132,9 @@ impl Big {
         let bits = |bytes: u64| bytes as f64 * 8.0 / time.as_secs_f64();
         let each: Vec<f64> = sent(&self.world).iter().zip(&before).map(|(a, b)| bits(a - b)).collect();
         let hosts = self.world.alive().len() as f64;
-        let Traffic { probes, gossip, heard, rest } = self.world.traffic;
-        let kinds =
-            [probes - traffic.probes, gossip - traffic.gossip, heard - traffic.heard, rest - traffic.rest];
-        Sent {
-            mean: each.iter().sum::<f64>() / hosts,
-            most: each.iter().copied().fold(0.0, f64::max),
-            kinds: kinds.map(|bytes| bits(bytes) / hosts),
-        }
+        let kinds: Vec<u64> = self.world.traffic.0.iter().zip(traffic.0).map(|(a, b)| a - b).collect();
+        let kinds = std::array::from_fn(|n| bits(kinds[n]) / hosts);
+        Sent { mean: each.iter().sum::<f64>() / hosts, most: each.iter().copied().fold(0.0, f64::max), kinds }
     }
 
     /// Hosts die, one after the other; each time how long it is until no host finds a way there.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_api::id::HostId;
-use weft_router::mesh;
+use weft_router::mesh::{self, Gossip};
 use weft_router::replay::ReplayWindow;
 use weft_router::session::message::Message;
 use weft_router::session::probe::PROBE_LEN;
@@ -165,6 +165,9 @@ impl World {
         }
         for peer in now.difference(&before) {
             self.mesh(n, mesh::Event::LinkUp(*peer));
+            if let Some(link) = self.hosts[n].sessions.link(*peer) {
+                self.mesh(n, mesh::Event::Measured(*peer, link.rtt, link.loss));
+            }
         }
     }
 
@@ -303,7 +306,7 @@ impl World {
                 }
             }
             Datagram::Stream { wire, end, number, said } => self.hear(n, from, wire, end, number, said),
-            Datagram::Heard { wire, end, number } => self.wires[wire].heard(end, number),
+            Datagram::Heard { wire, end, below, number } => self.wires[wire].heard(end, below, number),
             Datagram::Envelope { sender, index, counter, body } => {
                 self.open(n, from, sender, index, counter, body);
             }
@@ -338,24 +341,23 @@ impl World {
         if host != n || self.hosts[n].life != life {
             return;
         }
-        let is_next = self.wires[wire].hears(ours, number);
-        let heard = Datagram::Heard { wire, end, number: self.wires[wire].expects(ours) };
+        let ready = self.wires[wire].hears(ours, number, said);
+        let heard = Datagram::Heard { wire, end, below: self.wires[wire].expects(ours), number };
         self.datagram(n, from, heard);
-        if !is_next {
-            return;
-        }
         let peer = self.ids[self.other_end(wire, n)];
-        match said {
-            Said::Close(why) => self.session(n, Event::Lost(id, Some(why))),
-            Said::Message(message, _) => match &*message {
-                Message::Hello(hello) => {
-                    hello.seen.into_iter().for_each(|at| self.mesh(n, mesh::Event::Seen(peer, at)));
-                    self.session(n, Event::Hello(id, *hello));
-                }
-                Message::Seen(address) => self.mesh(n, mesh::Event::Seen(peer, *address)),
-                Message::Rekey(said) => self.session(n, Event::Rekey(id, *said)),
-                Message::Mesh(gossip) => self.mesh(n, mesh::Event::Heard(peer, gossip)),
-            },
+        for said in ready {
+            match said {
+                Said::Close(why) => self.session(n, Event::Lost(id, Some(why))),
+                Said::Message(message, _) => match &*message {
+                    Message::Hello(hello) => {
+                        hello.seen.into_iter().for_each(|at| self.mesh(n, mesh::Event::Seen(peer, at)));
+                        self.session(n, Event::Hello(id, *hello));
+                    }
+                    Message::Seen(address) => self.mesh(n, mesh::Event::Seen(peer, *address)),
+                    Message::Rekey(said) => self.session(n, Event::Rekey(id, *said)),
+                    Message::Mesh(gossip) => self.mesh(n, mesh::Event::Heard(peer, gossip)),
+                },
+            }
         }
     }
 
@@ -385,16 +387,19 @@ impl World {
 
 impl Traffic {
     fn of(&mut self, datagram: &Datagram) -> &mut u64 {
-        match datagram {
-            Datagram::Envelope { body: Body::Probe(..), .. } => &mut self.probes,
-            Datagram::Stream { said: Said::Message(message, _), .. }
-                if matches!(**message, Message::Mesh(_)) =>
-            {
-                &mut self.gossip
-            }
-            Datagram::Heard { .. } => &mut self.heard,
-            _ => &mut self.rest,
-        }
+        let kind = match datagram {
+            Datagram::Envelope { .. } => 0,
+            Datagram::Stream { said: Said::Message(message, _), .. } => match &**message {
+                Message::Mesh(Gossip::Push(_)) => 1,
+                Message::Mesh(Gossip::Ids(_)) => 2,
+                Message::Mesh(Gossip::Answer(_)) => 4,
+                Message::Mesh(_) => 3,
+                Message::Hello(_) | Message::Rekey(_) | Message::Seen(_) => 6,
+            },
+            Datagram::Heard { .. } => 5,
+            _ => 6,
+        };
+        &mut self.0[kind]
     }
 }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`World`] | hosts, time, what becomes due |
 //! | [`big`] | a mesh of a thousand hosts, and what it is measured by |
+//! | [`onlooker`] | its facts on the disk of one real host |
 //! | `host` | one host, and what its disk and its tables have |
 //! | `carry` | what `router/io` does: dials, streams, envelopes, relaying |
 //! | `wire` | one QUIC connection |
@@ -15,6 +16,7 @@ pub mod big;
 mod carry;
 pub mod frames;
 pub mod host;
+pub mod onlooker;
 mod queue;
 pub mod random;
 pub mod underlay;

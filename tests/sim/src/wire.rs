@@ -1,7 +1,7 @@
 //! QUIC between two hosts as far as the mesh sees it: a handshake, a stream of messages each way in order, an end. What is lost
 //! is sent again, as any datagram of the session: along the path that the connection has at that time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use weft_router::session::message::Message;
@@ -29,6 +29,8 @@ pub struct End {
     next: u64,
     /// The number that it waits for.
     expects: u64,
+    /// What has overtaken it.
+    early: BTreeMap<u64, Said>,
 }
 
 /// A connection.
@@ -40,7 +42,15 @@ pub struct Wire {
 impl Wire {
     /// Of the dialler and the listener.
     pub fn new(dialler: (usize, u32, ConnectionId), listener: (usize, u32, ConnectionId)) -> Self {
-        let end = |(host, life, id)| End { host, life, id, unheard: VecDeque::new(), next: 0, expects: 0 };
+        let end = |(host, life, id)| End {
+            host,
+            life,
+            id,
+            unheard: VecDeque::new(),
+            next: 0,
+            expects: 0,
+            early: BTreeMap::new(),
+        };
         Self { ends: [end(dialler), end(listener)] }
     }
 
@@ -57,16 +67,23 @@ impl Wire {
         end.next - 1
     }
 
-    /// Whether this is the next for the end, which then waits for the one after it.
-    pub fn hears(&mut self, end: usize, number: u64) -> bool {
-        let expected = self.ends[end].expects == number;
-        self.ends[end].expects += u64::from(expected);
-        expected
+    /// Something arrives at the end, perhaps again; what can be read there now, in order.
+    pub fn hears(&mut self, end: usize, number: u64, said: Said) -> Vec<Said> {
+        let end = &mut self.ends[end];
+        if number >= end.expects {
+            end.early.insert(number, said);
+        }
+        let mut ready = Vec::new();
+        while let Some(said) = end.early.remove(&end.expects) {
+            end.expects += 1;
+            ready.push(said);
+        }
+        ready
     }
 
-    /// The other end has got everything below `number`.
-    pub fn heard(&mut self, end: usize, number: u64) {
-        self.ends[end].unheard.retain(|(n, _)| *n >= number);
+    /// The other end has got everything below a number, and one more.
+    pub fn heard(&mut self, end: usize, below: u64, number: u64) {
+        self.ends[end].unheard.retain(|(n, _)| *n >= below && *n != number);
     }
 
     /// What the end waits for.

@@ -55,7 +55,7 @@ pub(crate) enum Datagram {
     Initial { dialler: usize, id: ConnectionId, life: u32 },
     Answer { listener: usize, listener_life: u32, back: Remote, id: ConnectionId, life: u32 },
     Stream { wire: usize, end: usize, number: u64, said: Said },
-    Heard { wire: usize, end: usize, number: u64 },
+    Heard { wire: usize, end: usize, below: u64, number: u64 },
     Envelope { sender: usize, index: u32, counter: u64, body: Body },
     Notice { index: u32 },
     Relayed(Box<Relayed>),
@@ -79,17 +79,14 @@ pub(crate) struct Relayed {
     pub inner: Datagram,
 }
 
-/// Bytes, IP headers included.
+/// Bytes, IP headers included, by [`Traffic::KINDS`].
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Traffic {
-    /// Probes and their answers.
-    pub probes: u64,
-    /// Messages between meshes.
-    pub gossip: u64,
-    /// QUIC's acknowledgements.
-    pub heard: u64,
-    /// Handshakes, frames, what is relayed.
-    pub rest: u64,
+pub struct Traffic(pub [u64; 7]);
+
+impl Traffic {
+    /// What they were for.
+    pub const KINDS: [&str; 7] =
+        ["probes", "pushes", "announcements", "questions", "answers", "acknowledgements", "handshakes"];
 }
 
 /// Hosts, what lies between them, and what was seen.
