@@ -17,6 +17,7 @@ use weft_api::error::{ApiError, ErrorKind};
 use weft_api::id::BootId;
 use weft_api::request::{HoldRange, Join, path};
 use weft_docker_plugin as plugin_protocol;
+use weft_router::mesh::Limits;
 use weft_router_io::bridge::{BridgeError, Bridges, Ours};
 use weft_router_io::lane;
 use weft_router_io::node::{Node, NodeConfig, NodeEvent, StartError, Stored};
@@ -48,6 +49,8 @@ pub struct Config {
     pub plugin: PathBuf,
     /// Threads that carry frames, at most [`lane::MAX_LANES`].
     pub lanes: usize,
+    /// Up to so many hosts everybody keeps a session with everybody; the usual number without.
+    pub full_mesh: Option<usize>,
 }
 
 impl Config {
@@ -60,6 +63,7 @@ impl Config {
             admin: weft_client::SOCKET.into(),
             plugin: plugin_protocol::SOCKET.into(),
             lanes: processors.min(lane::MAX_LANES),
+            full_mesh: None,
         }
     }
 }
@@ -252,6 +256,7 @@ fn node_config(
         mesh: identity.mesh.clone(),
         mesh_key: identity.mesh_key,
         listen: SocketAddr::new(any_address(), identity.port),
+        limits: config.full_mesh.map_or_else(Limits::default, Limits::full_up_to),
         lanes: config.lanes,
         stored,
         dial: identity.dial.clone(),

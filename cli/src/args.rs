@@ -232,6 +232,9 @@ pub struct Up {
     /// Threads that carry frames [default: one for each processor, at most 16]
     #[arg(long, value_name = "N", env = "WEFT_LANES", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub lanes: Option<u8>,
+    /// For tests: hosts of a mesh in which everybody keeps a session with everybody
+    #[arg(long, value_name = "N", env = "WEFT_FULL_MESH", hide = true)]
+    pub full_mesh: Option<usize>,
 }
 
 /// `weft host`

@@ -44,6 +44,7 @@ pub async fn up(state: StateDir, admin: &Admin, args: Up) -> Done {
     let controller = compose::controller(&state, &identity)?;
     let mut config = Config::new(state);
     config.lanes = args.lanes.map_or(config.lanes, usize::from);
+    config.full_mesh = args.full_mesh;
     run(config, identity, lock, controller).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -167,6 +167,12 @@ reasons! {
     // Towards the underlay.
     /// The destination host has no session with this one.
     NoSession = "no_session",
+    /// The destination host has no session yet, and enough waits for it, or for others, already.
+    WaitingFull = "waiting_full",
+    /// Waited 5 s for a session with the destination host.
+    WaitedTooLong = "waited_too_long",
+    /// Waited for a session with the destination host, which could not be reached.
+    NotReached = "not_reached",
     /// The session has no usable path at the moment.
     NoPath = "no_path",
     /// The frame, or a datagram of it, does not fit the path.

@@ -14,3 +14,4 @@ pub mod seal;
 pub mod session;
 pub mod stream;
 pub mod switch;
+pub mod waiting;

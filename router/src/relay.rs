@@ -132,12 +132,16 @@ impl RelayTable {
         if relayed.limit <= 1 {
             return Err(DropReason::RelayHops);
         }
+        let back = |hop: HostId| hop == by || hop == relayed.source;
+        let route = self.routes.get(&relayed.target).copied();
         let next = match path(relayed.target) {
             Some(Path::Udp(_) | Path::Tcp(_)) => relayed.target,
+            // Two sessions may lead through each other's hosts; facts know a way that does not.
+            Some(Path::Relay(hop)) if back(hop) => route.unwrap_or(hop),
             Some(Path::Relay(hop)) => hop,
-            None => *self.routes.get(&relayed.target).ok_or(DropReason::RelayNoRoute)?,
+            None => route.ok_or(DropReason::RelayNoRoute)?,
         };
-        if next == by || next == relayed.source {
+        if back(next) {
             return Err(DropReason::RelayLoop);
         }
         if !path(next).is_some_and(Path::is_direct) {

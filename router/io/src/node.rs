@@ -39,7 +39,7 @@ use weft_api::sign::{Signed, SigningKey};
 use weft_api::succession::Succession;
 use weft_api::token::JoinWish;
 use weft_router::drop::DropCounters;
-use weft_router::mesh::{self, Limits, Signatures, Start};
+use weft_router::mesh::{self, Signatures, Start};
 use weft_router::session::Why;
 use weft_router::session::mtu::CHECK_INTERVAL;
 use weft_router::switch::{Frozen, Table};
@@ -169,7 +169,7 @@ impl Node {
             facts: config.stored.facts,
             decisions: config.stored.decisions,
             hints: config.dial,
-            limits: Limits::default(),
+            limits: config.limits,
             seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
             notary: Arc::new(Signatures),
         };
@@ -260,7 +260,7 @@ impl Node {
         if engine.store.name(host).is_none() {
             return Err(StreamError::NotAMember(host));
         }
-        let connection = engine.connection_of(host).ok_or(StreamError::Unreachable(host))?;
+        let connection = engine.connection_to(host).await.ok_or(StreamError::Unreachable(host))?;
         let open = async {
             let (mut send, receive) = connection.open_bi().await.ok()?;
             send.write_all(&[STREAM_API]).await.ok()?;

@@ -9,6 +9,7 @@ use std::mem::{size_of, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
@@ -302,10 +303,11 @@ impl WaitList {
         Self(fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect())
     }
 
-    /// Sleeps until one of them has something, or a signal came.
-    pub(crate) fn wait(&mut self) {
+    /// Sleeps until one of them has something, a signal came, or `limit` is over.
+    pub(crate) fn wait(&mut self, limit: Option<Duration>) {
+        let ms = limit.map_or(-1, |l| c_int::try_from(l.as_millis() + 1).unwrap_or(c_int::MAX));
         // SAFETY: the pointer and the length are those of our own vector, which lives through the call.
-        unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, -1) };
+        unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, ms) };
     }
 
     /// Whether the file descriptor `at` had something when [`Self::wait`] returned.

@@ -23,6 +23,9 @@ use weft_router_io::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
 use weft_router_io::tables::{Path, ReceiveEpoch, SendEpoch, Tables};
 use weft_router_io::tap::TapQueue;
 
+#[path = "lane/waiting.rs"]
+mod waiting;
+
 const NETWORK: NetworkId = NetworkId(7);
 const A: HostId = HostId([1; 8]);
 const B: HostId = HostId([2; 8]);
@@ -131,6 +134,12 @@ impl Side {
         (vnet, frame.to_vec())
     }
 
+    fn read_or_nothing(&self) -> Option<(VnetHeader, Vec<u8>)> {
+        let mut buffer = vec![0; 70_000];
+        let len = self.tap.recv(&mut buffer).ok()?;
+        VnetHeader::parse(&buffer[..len]).map(|(vnet, frame)| (vnet, frame.to_vec()))
+    }
+
     fn reads_nothing(&self) {
         self.tap.set_read_timeout(Some(SILENCE)).unwrap();
         assert!(self.tap.recv(&mut [0; 100]).is_err(), "nothing should come out of the tap");
@@ -164,10 +173,14 @@ impl Side {
     }
 }
 
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+fn eventually(what: &str, check: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, check);
+}
+
+fn eventually_within(limit: Duration, what: &str, mut check: impl FnMut() -> bool) {
     let since = Instant::now();
     while !check() {
-        assert!(since.elapsed() < PATIENCE, "{what}");
+        assert!(since.elapsed() < limit, "{what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -71,6 +71,7 @@ async fn start(n: u8, dial: Vec<(HostId, SocketAddr)>) -> (Node, mpsc::Receiver<
         mesh: mesh(),
         mesh_key: MeshKey(mesh_key().public()),
         listen: "127.0.0.1:0".parse().unwrap(),
+        limits: Default::default(),
         lanes: 2,
         stored: Stored { roster: roster(&[1, 2]), ..Stored::default() },
         dial,

@@ -67,6 +67,15 @@ pub struct Limits {
     pub neighbours: usize,
 }
 
+impl Limits {
+    /// The same with another limit of the full mesh. Below the usual one each host also chooses fewer.
+    #[must_use]
+    pub fn full_up_to(everybody: usize) -> Self {
+        let usual = Self::default();
+        Self { everybody, choices: (everybody / 8).clamp(2, usual.choices), ..usual }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { everybody: 32, choices: 4, neighbours: 16 }

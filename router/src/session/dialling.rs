@@ -15,12 +15,16 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 pub const MAX_PENDING: usize = 4;
 
 /// Unfinished dials through relays, to all peers together: when many hosts start at once they must not drown each other.
-pub const MAX_RELAY_DIALS: usize = 4;
+pub const MAX_RELAY_DIALS: usize = 8;
 
 /// So long the addresses are dialled alone.
 const DIRECT_ALONE: Duration = Duration::from_millis(750);
 /// Addresses that are dialled before the first relay.
 const DIRECT_FIRST: usize = 2;
+/// Dialled at once when frames wait: two addresses and [`RELAYS_AT_ONCE`] neighbours, so that none waits for another.
+const AT_ONCE: usize = DIRECT_FIRST + RELAYS_AT_ONCE;
+/// The likeliest may be one whose own way leads back here.
+const RELAYS_AT_ONCE: usize = 2;
 /// Between two addresses of one round.
 const STAGGER: Duration = Duration::from_millis(250);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -38,6 +42,9 @@ pub(super) struct Dialling {
     rounds: u32,
     next: Duration,
     relays_from: Duration,
+    /// Dials that are still to be made at once, and when that was last demanded.
+    at_once: usize,
+    demanded: Option<Duration>,
 }
 
 impl Dialling {
@@ -76,6 +83,18 @@ impl Dialling {
     pub(super) fn restart(&mut self, at: Duration) {
         (self.cursor, self.rounds, self.next) = (0, 0, at);
         self.relays_from = at + DIRECT_ALONE;
+        self.at_once = 0;
+    }
+
+    /// Frames wait: the likeliest are dialled now, a relay among them. Again only after a while, since frames may go on to wait
+    /// for a host that is gone.
+    pub(super) fn demand(&mut self, now: Duration) {
+        if self.demanded.is_some_and(|at| now < at + LONGEST_PAUSE) {
+            return;
+        }
+        self.demanded = Some(now);
+        (self.cursor, self.next, self.relays_from) = (0, now, now);
+        self.at_once = AT_ONCE;
     }
 
     /// When [`Self::due`] has an address again.
@@ -106,8 +125,15 @@ impl Dialling {
             found = Some(address).filter(|a| has_turn && !pending.contains(a));
             self.cursor += 1;
         }
-        self.next = now + STAGGER;
+        let most = match found {
+            Some(path) if path.is_direct() => AT_ONCE,
+            Some(_) => RELAYS_AT_ONCE,
+            None => 0,
+        };
+        self.at_once = self.at_once.min(most).saturating_sub(1);
+        self.next = if self.at_once > 0 { now } else { now + STAGGER };
         if self.cursor >= addresses.len() {
+            self.at_once = 0;
             let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.rounds.min(8))).min(LONGEST_PAUSE);
             self.next = now + jitter.of(pause, self.rounds);
             (self.cursor, self.rounds) = (0, self.rounds.saturating_add(1));
@@ -165,6 +191,29 @@ mod tests {
             now = dialling.next().unwrap();
         }
         assert_eq!(order, [path(3), path(1), path(2), path(3)]);
+    }
+
+    #[test]
+    fn frames_that_wait_have_addresses_and_a_relay_dialled_at_once() {
+        let relays = [7, 8, 9].map(|n| Path::Relay(HostId([n; 8])));
+        for (addresses, at_once, relayed) in [(0, 2, 2), (1, 3, 2), (2, 4, 2), (3, 4, 1)] {
+            let given: Vec<Path> = (0..addresses).map(path).collect();
+            let mut dialling = Dialling::default();
+            dialling.set_addresses(Duration::ZERO, &given);
+            dialling.set_relays(&relays);
+            let now = Duration::from_secs(1);
+            dialling.restart(now);
+            dialling.demand(now);
+            let mut dialled: Vec<Path> = Vec::new();
+            while let Some(path) = dialling.due(now, &dialled, true, JITTER) {
+                dialled.push(path);
+            }
+            assert_eq!(dialled.len(), at_once, "{addresses} addresses: {dialled:?}");
+            let by: Vec<_> = dialled.iter().filter(|path| !path.is_direct()).collect();
+            assert!(by.into_iter().eq(&relays[..relayed]), "{addresses} addresses: {dialled:?}");
+            dialling.demand(now + STAGGER);
+            assert!(dialling.next().unwrap() > now + STAGGER / 2, "not again so soon");
+        }
     }
 
     #[test]

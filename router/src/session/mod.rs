@@ -151,6 +151,8 @@ pub enum Action {
     Use(HostId, ConnectionId),
     /// There is no key for the host any more.
     Unuse(HostId),
+    /// A host that frames wait for ([`Event::Wanted`]) could not be reached.
+    Unreached(HostId),
     /// Forget all keys of the connection.
     EraseKeys(ConnectionId),
     /// Tell the peer that this epoch is wanted.

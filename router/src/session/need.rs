@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use weft_api::id::HostId;
 
+use super::connection::{Connection, Stage};
 use super::peer::{Peer, Scene};
 use super::{Action, Path, Sessions};
 use crate::drop::DropReason;
@@ -76,7 +77,8 @@ impl Sessions {
         let begins = !peer.need.holds(now);
         let on_demand = || self.peers.iter().filter(|p| p.need.on_demand(now)).count();
         if begins && on_demand() >= MAX_ON_DEMAND {
-            return actions.push(Action::Count(DropReason::SessionsTooMany));
+            actions.extend([Action::Count(DropReason::SessionsTooMany), Action::Unreached(host)]);
+            return;
         }
         let relays = self.relays.of(now, host);
         self.with_peer(now, actions, host, |peer, scene| {
@@ -84,11 +86,40 @@ impl Sessions {
                 peer.begin(scene, relays);
             }
             peer.need.use_it(now);
+            peer.demand(scene);
         });
+    }
+
+    /// Whether a session with the host begins only when something needs it.
+    #[must_use]
+    pub fn is_on_demand(&self, host: HostId) -> bool {
+        self.peers.get(host).is_some_and(|p| !p.need.kept)
     }
 }
 
 impl Peer {
+    /// Frames go to it, or wait to: without a session it is dialled at once.
+    fn demand(&mut self, scene: &mut Scene<'_>) {
+        if !self.wants_dial() {
+            return;
+        }
+        self.awaited = true;
+        self.dialling.demand(scene.now);
+        self.dial(scene);
+        if self.dialling.next().is_none() {
+            self.give_up_waiting(scene);
+        }
+    }
+
+    /// The last dial has failed: what waits for it waits no longer.
+    pub(super) fn give_up_waiting(&mut self, scene: &mut Scene<'_>) {
+        let goes_on = |c: &Connection| c.stage != Stage::Lingering;
+        if self.awaited && !self.connections.iter().any(goes_on) {
+            self.awaited = false;
+            scene.act(Action::Unreached(self.host));
+        }
+    }
+
     /// It is needed from now on.
     fn begin(&mut self, scene: &mut Scene<'_>, relays: Vec<Path>) {
         self.set_relays(scene, relays);

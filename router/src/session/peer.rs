@@ -81,6 +81,8 @@ pub(super) struct Peer {
     pub used: Option<ConnectionId>,
     pub up: bool,
     pub need: Need,
+    /// Frames wait for a session.
+    pub awaited: bool,
     /// The session in use should be replaced by a new one.
     renew: bool,
     /// A notice said that this connection is unknown to the peer; its probe must be answered before then.
@@ -109,6 +111,7 @@ impl Peer {
             used: None,
             up: false,
             need: Need::new(kept),
+            awaited: false,
             renew: false,
             suspicion: None,
             notices_from: Duration::ZERO,
@@ -198,7 +201,10 @@ impl Peer {
                 }
                 self.choose(scene);
             }
-            Stage::Dialling => self.connections.retain(|c| c.id != id),
+            Stage::Dialling => {
+                self.connections.retain(|c| c.id != id);
+                self.give_up_waiting(scene);
+            }
             Stage::Greeting | Stage::Ready => {
                 self.erase(scene, id);
                 self.choose(scene);
@@ -381,6 +387,7 @@ impl Peer {
             }
             let lost = best.is_none();
             self.used = best;
+            self.awaited &= lost;
             match self.connections.iter().find(|c| Some(c.id) == best) {
                 Some(connection) if !self.paths.sound() => self.paths.take(scene.now, connection.path),
                 Some(_) => {}
@@ -447,6 +454,7 @@ impl Peer {
                 Stage::Lingering => self.erase(scene, id),
             }
         }
+        self.give_up_waiting(scene);
         self.choose(scene);
     }
 
@@ -471,19 +479,21 @@ impl Peer {
         }
     }
 
-    fn wants_dial(&self) -> bool {
+    pub(super) fn wants_dial(&self) -> bool {
         let suffices = |c: &Connection| c.ready() && (!self.renew || c.replaces);
         !self.connections.iter().any(|c| c.stage == Stage::Greeting || suffices(c))
     }
 
-    fn dial(&mut self, scene: &mut Scene<'_>) {
+    pub(super) fn dial(&mut self, scene: &mut Scene<'_>) {
         if !self.wants_dial() || !self.need.holds(scene.now) {
             return;
         }
-        let pending: Vec<Path> =
-            self.connections.iter().filter(|c| c.stage == Stage::Dialling).map(|c| c.path).collect();
-        let relays = scene.relay_dials < MAX_RELAY_DIALS;
-        if let Some(path) = self.dialling.due(scene.now, &pending, relays, scene.jitter) {
+        loop {
+            let dialling = self.connections.iter().filter(|c| c.stage == Stage::Dialling);
+            let pending: Vec<Path> = dialling.map(|c| c.path).collect();
+            let relays = scene.relay_dials < MAX_RELAY_DIALS;
+            let Some(path) = self.dialling.due(scene.now, &pending, relays, scene.jitter) else { return };
+            scene.relay_dials += usize::from(!path.is_direct());
             self.dial_along(scene, path);
         }
     }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_api::id::HostId;
+use weft_router::drop::DropReason;
 use weft_router::mesh::{self, Gossip};
 use weft_router::replay::ReplayWindow;
 use weft_router::session::message::Message;
@@ -101,7 +102,12 @@ impl World {
             Action::EraseReceive(_, index) => drop(host.opens.remove(&index)),
             Action::Use(peer, id) => {
                 host.used.insert(peer, id);
+                self.send_held(n, peer);
                 self.mesh(n, mesh::Event::Connected(peer));
+            }
+            Action::Unreached(peer) => {
+                let dropped = host.held.give_up(peer);
+                host.count(DropReason::NotReached, dropped);
             }
             Action::Unuse(peer) => {
                 host.used.remove(&peer);
@@ -205,7 +211,9 @@ impl World {
     pub(crate) fn send_again(&mut self, n: usize, wire: usize, end: usize) {
         let unheard: Vec<_> = self.wires[wire].ends[end].unheard.iter().take(WINDOW).cloned().collect();
         let id = self.wires[wire].ends[end].id;
-        if unheard.is_empty() || !self.hosts[n].seals.contains_key(&id) && self.hosts[n].used.is_empty() {
+        let is_young = self.now < self.wires[wire].since + DIAL_TIMEOUT;
+        let has_keys = self.hosts[n].seals.contains_key(&id) || !self.hosts[n].used.is_empty();
+        if unheard.is_empty() || !(is_young || has_keys) {
             return;
         }
         for (number, said) in unheard {
@@ -281,12 +289,15 @@ impl World {
             return self.arrive(n, from, relayed.inner);
         }
         relayed.limit = relayed.limit.saturating_sub(1);
+        let back = |hop: HostId| hop == self.ids[by] || hop == self.ids[relayed.source];
+        let route = self.hosts[n].mesh.ways().get(&relayed.target).copied();
         let next = match self.hosts[n].path(relayed.target) {
-            Some(Path::Udp(_)) => relayed.target,
-            Some(Path::Relay(hop)) => hop,
-            Some(Path::Tcp(_)) | None => return,
+            Some(Path::Udp(_)) => Some(relayed.target),
+            Some(Path::Relay(hop)) if !back(hop) => Some(hop),
+            Some(Path::Relay(_)) | None => route,
+            Some(Path::Tcp(_)) => None,
         };
-        if relayed.limit > 0 && next != self.ids[by] {
+        if let Some(next) = next.filter(|next| relayed.limit > 0 && !back(*next)) {
             self.hand_over(n, next, relayed);
         }
     }
@@ -295,15 +306,15 @@ impl World {
         match datagram {
             Datagram::Initial { dialler, id, life } if self.hosts[dialler].life == life => {
                 let listener_life = self.hosts[n].life;
-                let answer = Datagram::Answer { listener: n, listener_life, back: from, id, life };
+                let answer = Datagram::Answer { listener: n, listener_life, id, life };
                 self.datagram(n, from, answer);
             }
             Datagram::Initial { .. } => {}
-            Datagram::Answer { listener, listener_life, back, id, life } => {
+            Datagram::Answer { listener, listener_life, id, life } => {
                 let there = &self.hosts[listener];
                 let is_live = self.hosts[n].life == life && there.life == listener_life && there.alive;
                 if is_live && self.met.insert((n, life, id)) {
-                    self.meet(n, id, listener, back);
+                    self.meet(n, id, listener);
                 }
             }
             Datagram::Stream { wire, end, number, said } => self.hear(n, from, wire, end, number, said),
@@ -316,21 +327,27 @@ impl World {
         }
     }
 
-    /// A handshake is over.
-    fn meet(&mut self, dialler: usize, id: ConnectionId, listener: usize, from: Remote) {
+    /// A handshake is over for the dialler.
+    fn meet(&mut self, dialler: usize, id: ConnectionId, listener: usize) {
         let theirs = self.hosts[listener].sessions.new_connection();
         let ends = [(dialler, id), (listener, theirs)].map(|(n, id)| (n, self.hosts[n].life, id));
         let number = self.wires.len();
-        self.wires.push(Wire::new(ends[0], ends[1]));
+        self.wires.push(Wire::new(self.now, ends[0], ends[1]));
         self.hosts[dialler].wires.insert(id, number);
-        self.hosts[listener].wires.insert(theirs, number);
-        let (dialler_id, listener_id) = (self.ids[dialler], self.ids[listener]);
+        let listener_id = self.ids[listener];
         if let Some((peer, _)) = self.hosts[dialler].peers.get_mut(&id) {
             *peer = listener_id;
         }
-        self.hosts[listener].peers.insert(theirs, (dialler_id, from.path()));
         self.session(dialler, Event::Reached(id, listener_id));
-        self.session(listener, Event::Accepted(theirs, dialler_id, from.path()));
+    }
+
+    /// The first that the listener hears on a connection ends the handshake for it too.
+    fn accept(&mut self, n: usize, from: Remote, wire: usize, id: ConnectionId) {
+        self.wires[wire].accepted = true;
+        let dialler = self.ids[self.other_end(wire, n)];
+        self.hosts[n].wires.insert(id, wire);
+        self.hosts[n].peers.insert(id, (dialler, from.path()));
+        self.session(n, Event::Accepted(id, dialler, from.path()));
     }
 
     fn hear(&mut self, n: usize, from: Remote, wire: usize, end: usize, number: u64, said: Said) {
@@ -341,6 +358,9 @@ impl World {
         };
         if host != n || self.hosts[n].life != life {
             return;
+        }
+        if ours == 1 && !self.wires[wire].accepted {
+            self.accept(n, from, wire, id);
         }
         let ready = self.wires[wire].hears(ours, number, said);
         let heard = Datagram::Heard { wire, end, below: self.wires[wire].expects(ours), number };

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use weft_api::id::{HostId, Mac};
+use weft_router::drop::DropReason;
+use weft_router::session;
 use weft_router::switch::{self, Headers, Inbound, Outbound};
 
 use crate::world::{Body, World};
@@ -89,10 +91,32 @@ impl World {
             }
         };
         for peer in to {
-            let Some(connection) = self.hosts[from.host].used.get(&peer).copied() else { continue };
-            let Some(path) = self.hosts[from.host].path(peer) else { continue };
-            self.seal(from.host, connection, path.to(peer), Body::Frame(from.network, Rc::clone(&bytes)));
+            if self.hosts[from.host].used.contains_key(&peer) {
+                self.seal_frame(from.host, peer, from.network, Rc::clone(&bytes));
+            } else {
+                let host = &mut self.hosts[from.host];
+                let waits =
+                    host.held.enter(self.now, peer, bytes.len(), || (from.network, Rc::clone(&bytes)));
+                waits.unwrap_or_else(|reason| host.count(reason, 1));
+                self.session(from.host, session::Event::Wanted(peer));
+            }
         }
+    }
+
+    /// There is a session: what waited for it goes.
+    pub(crate) fn send_held(&mut self, n: usize, peer: HostId) {
+        let host = &mut self.hosts[n];
+        let too_old = host.held.expire(self.now);
+        host.count(DropReason::WaitedTooLong, too_old);
+        for (network, bytes) in self.hosts[n].held.leave(peer).collect::<Vec<_>>() {
+            self.seal_frame(n, peer, network, bytes);
+        }
+    }
+
+    fn seal_frame(&mut self, n: usize, peer: HostId, network: usize, bytes: Rc<[u8]>) {
+        let Some(connection) = self.hosts[n].used.get(&peer).copied() else { return };
+        let Some(path) = self.hosts[n].path(peer) else { return };
+        self.seal(n, connection, path.to(peer), Body::Frame(network, bytes));
     }
 
     /// A frame came sealed from a host.

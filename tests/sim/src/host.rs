@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use weft_api::sign::{Signed, SigningKey, verify_bytes};
 use weft_router::drop::DropReason;
 use weft_router::mesh::{AnyRecord, Mesh, Notary, RecordKey};
 use weft_router::replay::ReplayWindow;
-use weft_router::session::{ConnectionId, Path, Sessions};
+use weft_router::session::{ConnectionId, LinkView, Path, Sessions};
 use weft_router::switch::{Memory, Table};
+use weft_router::waiting::WaitingRoom;
 use weft_router_io::node::MeshView;
 
 use crate::frames::Place;
@@ -83,6 +85,8 @@ pub struct Host {
     /// What the mesh was told of: links that no relay takes part in.
     pub(crate) linked: BTreeSet<HostId>,
     pub(crate) wakes: Option<Duration>,
+    /// Frames that wait for a session: the network, and the bytes.
+    pub(crate) held: WaitingRoom<(usize, Rc<[u8]>)>,
 }
 
 impl Host {
@@ -107,7 +111,20 @@ impl Host {
             up: BTreeSet::new(),
             linked: BTreeSet::new(),
             wakes: None,
+            held: WaitingRoom::default(),
         }
+    }
+
+    pub(crate) fn count(&mut self, reason: DropReason, n: u64) {
+        if n > 0 {
+            *self.counts.entry(reason).or_default() += n;
+        }
+    }
+
+    /// The session with another host, as it sees it.
+    #[must_use]
+    pub fn link(&self, host: HostId) -> Option<LinkView> {
+        self.sessions.links().find(|l| l.host == host)
     }
 
     /// The path to a host that frames would take.

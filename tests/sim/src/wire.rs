@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use weft_router::session::message::Message;
 use weft_router::session::{ConnectionId, Why};
@@ -37,11 +38,19 @@ pub struct End {
 #[derive(Debug)]
 pub struct Wire {
     pub ends: [End; 2],
+    /// When the dialler had its answer.
+    pub since: Duration,
+    /// The listener has heard of the dialler again: both are proven.
+    pub accepted: bool,
 }
 
 impl Wire {
     /// Of the dialler and the listener.
-    pub fn new(dialler: (usize, u32, ConnectionId), listener: (usize, u32, ConnectionId)) -> Self {
+    pub fn new(
+        since: Duration,
+        dialler: (usize, u32, ConnectionId),
+        listener: (usize, u32, ConnectionId),
+    ) -> Self {
         let end = |(host, life, id)| End {
             host,
             life,
@@ -51,7 +60,7 @@ impl Wire {
             expects: 0,
             early: BTreeMap::new(),
         };
-        Self { ends: [end(dialler), end(listener)] }
+        Self { ends: [end(dialler), end(listener)], since, accepted: false }
     }
 
     /// The end of a host: 0 dialled.

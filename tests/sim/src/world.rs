@@ -53,7 +53,7 @@ pub(crate) enum Due {
 #[derive(Clone)]
 pub(crate) enum Datagram {
     Initial { dialler: usize, id: ConnectionId, life: u32 },
-    Answer { listener: usize, listener_life: u32, back: Remote, id: ConnectionId, life: u32 },
+    Answer { listener: usize, listener_life: u32, id: ConnectionId, life: u32 },
     Stream { wire: usize, end: usize, number: u64, said: Said },
     Heard { wire: usize, end: usize, below: u64, number: u64 },
     Envelope { sender: usize, index: u32, counter: u64, body: Body },
@@ -120,7 +120,13 @@ impl World {
     /// Members of one mesh that have not yet met. Host n knows the address of host 0, and of the one before it.
     #[must_use]
     pub fn new(hosts: usize, networks: usize, weather: Weather, seed: u64) -> Self {
-        let mut world = Self::empty(hosts, networks, weather, seed);
+        Self::with_limits(hosts, networks, weather, seed, Limits::default())
+    }
+
+    /// The same, with as many neighbours as that.
+    #[must_use]
+    pub fn with_limits(hosts: usize, networks: usize, weather: Weather, seed: u64, limits: Limits) -> Self {
+        let mut world = Self { limits, ..Self::empty(hosts, networks, weather, seed) };
         for n in 0..hosts {
             let host = world.start(n, 1, Vec::new(), Vec::new());
             world.hosts.push(host);
@@ -300,6 +306,18 @@ impl World {
             others.clone().all(|o| self.hosts[*n].mesh.ways().contains_key(&self.ids[*o]))
         };
         alive.iter().all(finds)
+    }
+
+    /// Whether frames of the one to the other have a session to go by.
+    #[must_use]
+    pub fn has_session(&self, from: usize, to: usize) -> bool {
+        self.hosts[from].used.contains_key(&self.ids[to])
+    }
+
+    /// The round trip from the one to the other, as that has measured it.
+    #[must_use]
+    pub fn rtt(&self, from: usize, to: usize) -> Option<Duration> {
+        self.hosts[from].link(self.ids[to])?.rtt
     }
 
     /// Whether frames would have a session to go by, between any two that run.

@@ -43,6 +43,10 @@ impl Desk {
         self.shared.drops.count(reason);
     }
 
+    pub(super) fn drop_many(&self, reason: DropReason, n: u64) {
+        self.shared.drops.add(reason, n);
+    }
+
     /// Counts at the lane and at the epoch.
     #[inline]
     pub(super) fn drop_on(&self, epoch: &DropCounters, reason: DropReason, n: u64) {

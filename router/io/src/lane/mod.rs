@@ -7,6 +7,7 @@ mod carrier;
 mod deliver;
 mod desk;
 mod event;
+mod held;
 mod inbound;
 mod outbound;
 mod port;
@@ -32,7 +33,7 @@ use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use weft_api::id::NetworkId;
+use weft_api::id::{HostId, NetworkId};
 use weft_router::drop::{DropCounters, DropReason};
 use weft_router::envelope::Header;
 use weft_router::offload::Offloads;
@@ -49,6 +50,9 @@ pub use event::{Aim, COMMAND_QUEUE, ControlChunk, EVENT_QUEUE, LaneEvent, MAX_QU
 use sockets::Sockets;
 pub use sockets::{MAX_LANES, listen};
 pub(crate) use stream::StreamQueue;
+
+/// Hosts whose waiting frames a lane is to drop; for a further one they wait out their time.
+const UNREACHED_QUEUE: usize = 64;
 
 /// A lane cannot start.
 #[derive(Debug, Error)]
@@ -101,6 +105,8 @@ struct Own {
     wake: OwnedFd,
     taps: ArcSwap<Taps>,
     commands: ArrayQueue<Command>,
+    /// Hosts that could not be reached.
+    unreached: ArrayQueue<HostId>,
 }
 
 impl LaneHandle {
@@ -202,6 +208,15 @@ impl LaneHandle {
         taken
     }
 
+    /// What waits for a session with this host is dropped by name.
+    pub fn give_up(&self, host: HostId) {
+        for lane in &self.shared.lanes {
+            // Full: its frames wait out their time.
+            let _ = lane.unreached.push(host);
+            lane.wake();
+        }
+    }
+
     /// Sends a QUIC packet outside an envelope of the peer's: to an address at once, from the caller's thread; to a member that a
     /// neighbour relays for inside an envelope of the neighbour's.
     pub fn send_bare(&self, to: Remote, bytes: &[u8]) -> io::Result<()> {
@@ -291,6 +306,7 @@ impl Own {
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             taps: ArcSwap::default(),
             commands: ArrayQueue::new(COMMAND_QUEUE),
+            unreached: ArrayQueue::new(UNREACHED_QUEUE),
         })
     }
 

@@ -1,5 +1,6 @@
 //! From the taps to the mesh: read, decide, cut or pack, seal into the train of the peer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_api::id::{HostId, NetworkId};
@@ -10,6 +11,7 @@ use weft_router::switch::{self, Headers, Outbound, Table, TooBig, group, ties};
 
 use super::desk::Desk;
 use super::event::LaneEvent;
+use super::held::{Frame, Held, Load};
 use super::port::{Port, write_own};
 use super::sockets::MAX_LANES;
 use super::train::Train;
@@ -26,6 +28,7 @@ pub(super) struct Outbox {
     merge: Merge,
     buffer: Box<[u8]>,
     superframes: u16,
+    held: Held,
 }
 
 impl Outbox {
@@ -34,7 +37,43 @@ impl Outbox {
             merge: Merge::new(),
             buffer: vec![0; TAP_BUFFER].into_boxed_slice(),
             superframes: first_superframe(lane),
+            held: Held::default(),
         }
+    }
+
+    /// Sends what waited for a session that there is now. `ports` are sorted by network.
+    pub(super) fn send_held(
+        &mut self,
+        desk: &Desk,
+        tables: &Tables,
+        ports: &mut [Port],
+        trains: &mut Trains,
+        now: Duration,
+    ) {
+        let Self { superframes, held, .. } = self;
+        for (host, frame) in held.leave(tables) {
+            let Frame { network, load, bytes } = frame;
+            let port = ports.binary_search_by_key(&network, |p| p.network).map(|at| &mut ports[at]);
+            let (Ok(port), Some(table)) = (port, tables.networks.get(&network)) else {
+                desk.drop(DropReason::NetworkUnknown);
+                continue;
+            };
+            let mut sender = Sender { desk, tables, table, port, trains, superframes, held, now };
+            if let Err(reason) = sender.send_as(Outbound::To(host), load, &bytes) {
+                sender.port.count_drop(desk, reason);
+            }
+        }
+    }
+
+    /// What waits for this host waits in vain.
+    pub(super) fn give_up(&mut self, desk: &Desk, host: HostId) {
+        self.held.give_up(desk, host);
+    }
+
+    /// Lets go of what has waited too long; when that is due again.
+    pub(super) fn expire(&mut self, desk: &Desk, now: Duration) -> Option<Duration> {
+        self.held.expire(desk, now);
+        self.held.next_expiry()
     }
 
     /// Reads what the tap of `port` has. Returns whether there was anything.
@@ -46,7 +85,7 @@ impl Outbox {
         trains: &mut Trains,
         now: Duration,
     ) -> bool {
-        let Self { merge, buffer, superframes } = self;
+        let Self { merge, buffer, superframes, held } = self;
         let table = port.table.clone();
         let mut any = false;
         for _ in 0..TAP_READS {
@@ -61,10 +100,10 @@ impl Outbox {
                 continue;
             };
             let frame = &mut buffer[VnetHeader::LEN..len];
-            Sender { desk, tables, table, port, trains, superframes, now }.offer(merge, &vnet, frame);
+            Sender { desk, tables, table, port, trains, superframes, held, now }.offer(merge, &vnet, frame);
         }
         if let Some(table) = &table {
-            Sender { desk, tables, table, port, trains, superframes, now }.send_merged(merge);
+            Sender { desk, tables, table, port, trains, superframes, held, now }.send_merged(merge);
         }
         any
     }
@@ -78,6 +117,7 @@ struct Sender<'a> {
     port: &'a mut Port,
     trains: &'a mut Trains,
     superframes: &'a mut u16,
+    held: &'a mut Held,
     now: Duration,
 }
 
@@ -148,26 +188,38 @@ impl Sender<'_> {
             }
             Outbound::To(_) | Outbound::Copies(_) => {}
         }
-        if vnet.is_superframe() {
-            *self.superframes = self.superframes.wrapping_add(1);
-            let narrow = self.each_copy(verdict, |desk, network, train, mtu, id| {
-                match Cut::new(vnet, frame, train.cut_limits(mtu), id) {
-                    Ok(cut) => train.push_pieces(desk, network, &cut).map(|()| Fit::Sent),
-                    Err(CutError::UdpTooBig { .. }) => Ok(Fit::Not),
-                    Err(error) => Err(reason_of(error)),
-                }
-            });
-            for host in narrow {
-                self.send_segments(host, vnet, frame)?;
-            }
-        } else {
-            let checksum = settle(vnet, Some(&layout), frame).map_err(|_| DropReason::ChecksumImpossible)?;
-            let narrow = self.each_copy(verdict, |desk, network, train, _, _| match train.room() {
-                room if frame.len() > room => Ok(Fit::Not),
-                _ => train.push_frame(desk, network, checksum, frame).map(|()| Fit::Sent),
-            });
+        let checksum = match vnet.is_superframe() {
+            true => None,
+            false => Some(settle(vnet, Some(&layout), frame).map_err(|_| DropReason::ChecksumImpossible)?),
+        };
+        self.send_as(verdict, Load { vnet: *vnet, checksum }, frame)
+    }
+
+    /// Sends a frame whose checksum is settled to all that the verdict names.
+    #[inline]
+    fn send_as(&mut self, verdict: Outbound<'_>, load: Load, frame: &[u8]) -> Result<(), DropReason> {
+        let vnet = &load.vnet;
+        if let Some(checksum) = load.checksum {
+            let narrow =
+                self.each_copy(verdict, load, frame, |desk, network, train, _, _| match train.room() {
+                    room if frame.len() > room => Ok(Fit::Not),
+                    _ => train.push_frame(desk, network, checksum, frame).map(|()| Fit::Sent),
+                });
             for host in narrow {
                 self.send_too_big(host, checksum, vnet, frame)?;
+            }
+        } else {
+            *self.superframes = self.superframes.wrapping_add(1);
+            let narrow =
+                self.each_copy(verdict, load, frame, |desk, network, train, mtu, id| {
+                    match Cut::new(vnet, frame, train.cut_limits(mtu), id) {
+                        Ok(cut) => train.push_pieces(desk, network, &cut).map(|()| Fit::Sent),
+                        Err(CutError::UdpTooBig { .. }) => Ok(Fit::Not),
+                        Err(error) => Err(reason_of(error)),
+                    }
+                });
+            for host in narrow {
+                self.send_segments(host, vnet, frame)?;
             }
         }
         Ok(())
@@ -234,11 +286,14 @@ impl Sender<'_> {
     fn each_copy(
         &mut self,
         verdict: Outbound<'_>,
+        load: Load,
+        frame: &[u8],
         mut push: impl FnMut(&Desk, NetworkId, &mut Train, u16, u16) -> Result<Fit, DropReason>,
     ) -> Vec<HostId> {
         let (desk, network, mtu, id) = (self.desk, self.table.network, self.table.mtu, *self.superframes);
         let now = self.now;
         let mut narrow = Vec::new();
+        let mut shared: Option<Arc<[u8]>> = None;
         let mut copy = |host: HostId| match self.trains.to(desk, self.tables, host) {
             Ok(train) => {
                 train.epoch().carry();
@@ -248,12 +303,13 @@ impl Sender<'_> {
                     Err(reason) => desk.drop_on(train.epoch().drops(), reason, 1),
                 }
             }
-            Err(reason) => {
-                if reason == DropReason::NoSession {
-                    self.trains.tell_wanted(desk, host, now);
+            Err(DropReason::NoSession) => {
+                self.trains.tell_wanted(desk, host, now);
+                if let Err(reason) = self.held.enter(now, host, (network, load), frame, &mut shared) {
+                    desk.drop(reason);
                 }
-                desk.drop(reason);
             }
+            Err(reason) => desk.drop(reason),
         };
         match verdict {
             Outbound::To(host) => copy(host),

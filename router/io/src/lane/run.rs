@@ -72,8 +72,11 @@ impl Lane {
     /// Until the last handle is dropped.
     pub(super) fn run(mut self) {
         while !self.desk.shared.stop.load(Ordering::Acquire) {
-            self.refresh();
             let now = self.started.elapsed();
+            if self.refresh() {
+                self.outbox.expire(&self.desk, now);
+                self.outbox.send_held(&self.desk, &self.tables, &mut self.ports, &mut self.trains, now);
+            }
             let mut busy = self.obey();
             busy |= self.receive(now);
             for port in &mut self.ports {
@@ -92,19 +95,20 @@ impl Lane {
         self.inbox.receive(&mut Surroundings { desk, tables, ports, trains, relay_limits, now })
     }
 
-    /// Takes over tables and taps if they were replaced.
-    fn refresh(&mut self) {
+    /// Takes over tables and taps if they were replaced; whether the tables were.
+    fn refresh(&mut self) -> bool {
         let (tables, taps) = (self.desk.shared.tables.load(), self.desk.own().taps.load());
         let tables = (!Arc::ptr_eq(&tables, &self.tables)).then(|| Guard::into_inner(tables));
         let taps = (!Arc::ptr_eq(&taps, &self.taps)).then(|| Guard::into_inner(taps));
         if tables.is_none() && taps.is_none() {
-            return;
+            return false;
         }
         if let Some(taps) = taps {
             self.taps = taps;
             self.change_ports();
             self.wait = None;
         }
+        let replaced = tables.is_some();
         if let Some(tables) = tables {
             self.tables = tables;
             self.inbox.forget();
@@ -112,6 +116,7 @@ impl Lane {
         for port in &mut self.ports {
             port.table = self.tables.networks.get(&port.network).cloned();
         }
+        replaced
     }
 
     /// Ports follow the taps; one whose tap stays keeps its memory.
@@ -132,6 +137,9 @@ impl Lane {
 
     /// Seals and sends what the control side asks for.
     fn obey(&mut self) -> bool {
+        while let Some(host) = self.desk.own().unreached.pop() {
+            self.outbox.give_up(&self.desk, host);
+        }
         for done in 0..COMMANDS {
             let Some(command) = self.desk.own().commands.pop() else { return done > 0 };
             if let Err(reason) = self.send_control(&command) {
@@ -181,8 +189,10 @@ impl Lane {
         Ok(())
     }
 
-    /// Until a tap, the socket or the control side has something.
+    /// Until a tap, the socket or the control side has something, or frames have waited too long.
     fn sleep(&mut self) {
+        let now = self.started.elapsed();
+        let limit = self.outbox.expire(&self.desk, now).map(|due| due.saturating_sub(now));
         let broken = self.ports.iter().filter(|p| p.broken).count();
         let wait = match &mut self.wait {
             Some((wait, without)) if *without == broken => wait,
@@ -192,7 +202,7 @@ impl Lane {
                 &mut stale.insert((WaitList::new([wake, socket].into_iter().chain(taps)), broken)).0
             }
         };
-        wait.wait();
+        wait.wait(limit);
         if wait.is_ready(0) {
             let _ = rustix::io::read(&self.desk.own().wake, &mut [0; 8]);
         }

@@ -11,6 +11,7 @@ use weft_api::id::{BootId, HostId, MeshKey};
 use weft_api::roster::{MeshRecord, RosterRecord};
 use weft_api::sign::{Signed, SigningKey};
 use weft_api::succession::Succession;
+use weft_router::mesh::Limits;
 
 use crate::lane;
 use crate::quic::endpoint::SettingsError;
@@ -30,6 +31,8 @@ pub struct NodeConfig {
     pub mesh_key: MeshKey,
     /// Where to listen; `[::]:6783` takes IPv4 too. Port 0 takes a free one ([`super::Node::local_addr`]).
     pub listen: SocketAddr,
+    /// How many neighbours it has.
+    pub limits: Limits,
     /// Threads that carry frames, at most [`lane::MAX_LANES`].
     pub lanes: usize,
     /// What [`Persist`] has kept.

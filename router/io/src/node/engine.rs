@@ -14,7 +14,7 @@ use weft_router::mesh::{self, Gossip};
 use weft_router::relay::RelayTable;
 use weft_router::session::message::Message;
 use weft_router::session::{
-    Action, ConnectionId, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why,
+    Action, ConnectionId, DIAL_TIMEOUT, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why,
 };
 use weft_router::switch::Table;
 
@@ -32,6 +32,8 @@ use crate::tcp::Tcp;
 
 /// Hosts that join at a time; further ones are closed (`AgentBusy`).
 const MAX_JOINS: usize = 8;
+/// A session that is waited for is looked for so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A closed connection's address is kept so long, for what quinn still has to say on it.
 const AFTER_CLOSE: Duration = Duration::from_secs(1);
 
@@ -332,6 +334,20 @@ impl Engine {
         state.live.get(&id).map(|l| l.connection.clone())
     }
 
+    /// The same; a session that nothing has needed begins now, and is waited for.
+    pub(super) async fn connection_to(&self, host: HostId) -> Option<quinn::Connection> {
+        let is_on_demand = self.lock().sessions.is_on_demand(host);
+        let limit = Instant::now() + DIAL_TIMEOUT;
+        loop {
+            let connection = self.connection_of(host);
+            if connection.is_some() || !is_on_demand || Instant::now() >= limit {
+                return connection;
+            }
+            self.event(&mut self.lock(), Event::Wanted(host));
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Replaces the networks that the lane knows.
     pub(super) fn set_networks(&self, networks: Vec<Table>) {
         let mut state = self.lock();
@@ -461,6 +477,7 @@ impl Engine {
                 self.store.disconnected(host);
                 return state.tables.sends.remove(&host).is_some();
             }
+            Action::Unreached(host) => self.lane.give_up(host),
             Action::EraseKeys(id) => return self.erase(state, id),
             Action::AskRekey(id, epoch) => self.tell(state, id, Message::Rekey(Rekey::Ask(epoch))),
             Action::TellSeen(id, address) => self.tell(state, id, Message::Seen(address)),

@@ -47,6 +47,7 @@ async fn member(n: u8, dial: Vec<(HostId, SocketAddr)>) -> (Node, mpsc::Receiver
         mesh: MeshRecord { mesh: mesh_key.id(), name: "m".into(), cipher: Cipher::Aes256Gcm },
         mesh_key,
         listen: ([127, 0, 0, 1], 0).into(),
+        limits: Default::default(),
         lanes: 2,
         stored: Stored { roster, ..Stored::default() },
         dial,

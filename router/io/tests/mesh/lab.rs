@@ -143,6 +143,7 @@ impl Lab {
             mesh: mesh(),
             mesh_key: MeshKey(mesh_key().public()),
             listen: self.addresses[&n],
+            limits: Default::default(),
             lanes: 2,
             stored: self.disks[&n].load(stored),
             dial: self.known_to(n),

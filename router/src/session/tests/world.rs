@@ -36,6 +36,7 @@ pub(super) struct Host {
     pub used: BTreeMap<HostId, ConnectionId>,
     pub up: BTreeSet<HostId>,
     pub counts: Vec<DropReason>,
+    pub unreached: Vec<HostId>,
     pub dials: usize,
     /// What it was told since the greeting of where it is seen.
     pub seen: Vec<SocketAddr>,
@@ -197,6 +198,7 @@ impl World {
             used: BTreeMap::new(),
             up: BTreeSet::new(),
             counts: Vec::new(),
+            unreached: Vec::new(),
             dials: 0,
             seen: Vec::new(),
             wakes: None,
@@ -308,6 +310,7 @@ impl World {
             }
             Action::Unuse(peer) => assert!(host.used.remove(&peer).is_some()),
             Action::UseLane(..) => {}
+            Action::Unreached(peer) => host.unreached.push(peer),
             Action::OpenStream(peer, address) => self.open_stream(n, peer, address),
             Action::ProbeLane(id, _, body) => {
                 let remote = self.hosts[n].remotes[&id];
