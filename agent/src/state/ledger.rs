@@ -100,7 +100,6 @@ impl Ledger {
             for table in [ROSTER, FACTS, DECISIONS] {
                 write.open_table(table)?;
             }
-            write.open_table(SUCCESSIONS)?;
             given::make_tables(write)
         })?;
         std::fs::rename(&draft, &path).map_err(io)?;

@@ -211,5 +211,6 @@ pub(super) fn later_tables(write: &WriteTransaction) -> Result<(), redb::Error> 
     write.open_table(LENT)?;
     write.open_table(GIVEN_UP)?;
     write.open_table(PINNED)?;
+    write.open_table(super::SUCCESSIONS)?;
     Ok(())
 }
