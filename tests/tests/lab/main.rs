@@ -40,6 +40,7 @@ mod reboot;
 mod refusals;
 mod resilience;
 mod roaming;
+mod rotation;
 mod row;
 mod second_signer;
 mod separation;
