@@ -29,6 +29,7 @@ mod leases;
 mod look;
 mod loops;
 mod memory;
+mod mtu;
 mod multicast;
 mod one_way;
 mod partition;
