@@ -275,7 +275,7 @@ impl Paths {
         let wins = if best.rank() < current.rank() {
             best.cost() < current.cost()
         } else {
-            best.cost() * 13 / 10 + NOISE < current.cost() && now.saturating_sub(self.taken) >= HOLD
+            best.cost() * 13 / 10 + NOISE < current.least_cost() && now.saturating_sub(self.taken) >= HOLD
         };
         wins.then_some(best.path)
     }
@@ -421,11 +421,69 @@ impl Known {
     }
 
     fn cost(&self) -> Duration {
+        self.cost_of(self.echo.rtt())
+    }
+
+    /// What it costs at least: under load round trips say more about the hosts than about the path.
+    fn least_cost(&self) -> Duration {
+        self.cost_of(self.echo.shortest())
+    }
+
+    fn cost_of(&self, round_trip: Option<Duration>) -> Duration {
         let kind = match self.path {
             Path::Udp(_) => Duration::ZERO,
             Path::Tcp(_) => TCP_COST,
             Path::Relay(_) => RELAY_COST,
         };
-        self.echo.rtt().unwrap_or(LOSS_COST) + LOSS_COST.mul_f32(self.echo.loss()) + kind
+        round_trip.unwrap_or(LOSS_COST) + LOSS_COST.mul_f32(self.echo.loss()) + kind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn path(last: u8) -> Path {
+        Path::Udp(([192, 0, 2, last], 6783).into())
+    }
+
+    fn echo(paths: &mut Paths, now: Duration, path: Path, took: Duration) {
+        let Ok(Probe::Question { own }) = Probe::read(&paths.question(now, path)) else { unreachable!() };
+        let answer = Probe::Answer { answered: own, own: 1 }.bytes();
+        assert!(matches!(paths.hear(now + took, path, &answer), Ok(Heard::Answered(_))));
+    }
+
+    /// Probes the path in use each second, another each ten, for as long as that stays so; returns the seconds.
+    fn stays(used: impl Fn(u32) -> Duration, other: impl Fn(u32) -> Duration) -> u32 {
+        let mut paths = Paths::default();
+        paths.list(Duration::ZERO, [path(1), path(2)].into_iter());
+        paths.take(Duration::ZERO, path(1));
+        for second in 1..600 {
+            let now = Duration::from_secs(second.into());
+            echo(&mut paths, now, path(1), used(second));
+            if second % 10 == 0 {
+                echo(&mut paths, now, path(2), other(second));
+            }
+            if paths.better(now + 900 * MS).is_some() {
+                return second;
+            }
+        }
+        600
+    }
+
+    #[test]
+    fn what_waits_on_a_busy_host_moves_nobody() {
+        let busy = |n: u32| 5 * MS + n.wrapping_mul(2_654_435_761) % 97 * MS;
+        assert_eq!(stays(busy, |n| busy(n + 7)), 600);
+        let at_times = |n: u32| if n.is_multiple_of(4) { 5 * MS } else { 60 * MS };
+        assert_eq!(stays(at_times, |_| 5 * MS), 600, "as short at its best");
+        let took = stays(|_| 40 * MS, |_| 20 * MS);
+        assert!((30..60).contains(&took), "a shorter one is taken, after {took} s");
+        assert!(
+            stays(|n| if n < 100 { 5 * MS } else { 40 * MS }, |_| 20 * MS) < 120,
+            "one that became longer"
+        );
     }
 }

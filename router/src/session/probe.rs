@@ -13,6 +13,8 @@ pub const PROBE_LEN: usize = 9;
 const OUTSTANDING: usize = 8;
 /// One that was sent so much earlier than another that came back is lost.
 const LATE: Duration = Duration::from_millis(500);
+/// Round trips that are remembered one by one.
+const RECENT: usize = 8;
 
 const QUESTION: u8 = 1;
 const ANSWER: u8 = 2;
@@ -75,6 +77,8 @@ impl Probe {
 pub struct Echo {
     sent: VecDeque<(u32, Duration)>,
     rtt: Option<Duration>,
+    /// The last round trips, the newest last.
+    recent: VecDeque<Duration>,
     /// One bit for each of the last 32 probes that came back or were given up.
     lost: u32,
 }
@@ -99,6 +103,10 @@ impl Echo {
         }
         let sample = now.saturating_sub(sent);
         self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt * 7 / 8 + sample / 8));
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(sample);
         self.judge(false);
         true
     }
@@ -112,6 +120,12 @@ impl Echo {
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    /// The shortest of the last round trips: what the path itself costs, without what waits on a busy host.
+    #[must_use]
+    pub fn shortest(&self) -> Option<Duration> {
+        self.recent.iter().min().copied()
     }
 
     /// The share of the last 32 probes that did not come back, 0 to 1; those before the first count as good.
