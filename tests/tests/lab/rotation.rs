@@ -12,7 +12,6 @@ const PASSPHRASE: &str = "/run/passphrase";
 const KEY: &str = "/run/mesh.key";
 
 #[test]
-#[ignore = "never run yet: weft-lab was busy when it was written; take this line out once it has passed"]
 fn the_mesh_key_is_rotated_under_traffic() {
     if weft_lab::skip() {
         return;
