@@ -31,6 +31,7 @@ mod loops;
 mod memory;
 mod mtu;
 mod multicast;
+mod nat;
 mod one_way;
 mod partition;
 mod plugin_abuse;
