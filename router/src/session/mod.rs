@@ -62,6 +62,9 @@ pub use rekey::{MAX_EPOCHS, REKEY_AFTER, REKEY_ASK_AFTER, REKEY_PATIENCE, Rekey,
 pub use streams::{MAX_STREAMS, STREAM_AFTER};
 pub use ways::SEEN_INTERVAL;
 
+/// Who has lost a relay or found one may take another path, which makes or ends a relay: so often at a time, and again at once.
+const ROUNDS: usize = 8;
+
 /// A QUIC connection, by a number that is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
@@ -428,6 +431,15 @@ impl Sessions {
     }
 
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for _ in 0..ROUNDS {
+            self.tick_due(now, actions);
+            if !self.update_relays(now, actions) {
+                break;
+            }
+        }
+    }
+
+    fn tick_due(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for host in self.peers.due(now) {
             let relays = self.relays.of(now, host);
             self.with_peer(now, actions, host, |peer, scene| {
@@ -438,13 +450,12 @@ impl Sessions {
                 peer.tick(scene);
             });
         }
-        self.update_relays(now, actions);
     }
 
     /// Whoever is linked directly may relay; who goes by one that is not any more must know at once. Who is not needed is told
-    /// when it is.
-    fn update_relays(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let Some(neighbours) = self.peers.new_neighbours() else { return };
+    /// when it is. Returns whether the neighbours are others than before.
+    fn update_relays(&mut self, now: Duration, actions: &mut Vec<Action>) -> bool {
+        let Some(neighbours) = self.peers.new_neighbours() else { return false };
         let neighbours = neighbours.clone();
         self.relays.set_neighbours(neighbours.clone());
         let needed = self.peers.iter().filter(|p| p.need.holds(now) || !p.connections.is_empty());
@@ -455,6 +466,7 @@ impl Sessions {
                 peer.set_relays(scene, relays);
             });
         }
+        true
     }
 
     fn members(&mut self, now: Duration, members: &BTreeSet<HostId>, actions: &mut Vec<Action>) {

@@ -36,6 +36,13 @@ impl Need {
         (!self.kept).then_some(self.until)
     }
 
+    /// What is over was over before anything that is due.
+    pub(super) fn settle(&mut self, now: Duration) {
+        if !self.holds(now) {
+            self.until = Duration::ZERO;
+        }
+    }
+
     /// For a while.
     pub(super) fn use_it(&mut self, now: Duration) {
         self.until = now + IDLE_AFTER;

@@ -202,9 +202,11 @@ impl Paths {
             stale.map(|at| self.known.swap_remove(at));
             self.know(now, path);
         }
-        if let Some(left) = self.known.iter_mut().find(|k| self.doubt.is_none() && Some(k.path) == self.used)
-        {
-            left.grudge = now + GRUDGE;
+        if let Some(left) = self.known.iter_mut().find(|k| Some(k.path) == self.used && k.path != path) {
+            match self.doubt {
+                Some(_) => left.rounds = 0, // What it was worth before it fell silent says nothing.
+                None => left.grudge = now + GRUDGE,
+            }
         }
         (self.used, self.taken, self.doubt) = (Some(path), now, None);
     }

@@ -174,7 +174,7 @@ impl Peer {
             .filter(|c| c.boot.is_some_and(|b| b != hello.boot))
             .map(|c| c.id)
             .collect();
-        if !older.is_empty() {
+        if older.iter().any(|old| Some(*old) == self.used) {
             self.paths.rest();
         }
         for old in older {
@@ -296,12 +296,13 @@ impl Peer {
     /// Whatever is due.
     pub(super) fn tick(&mut self, scene: &mut Scene<'_>) {
         self.lower = scene.lower;
+        self.need.settle(scene.now);
         self.end_overdue(scene);
         self.suspect(scene);
         self.rekey_due(scene);
+        self.change_path(scene); // Another path has other probes.
         self.probe(scene);
         self.probe_size(scene);
-        self.change_path(scene);
         self.tell_seen(scene);
         for connection in self.connections.iter_mut().filter(|c| c.ready()) {
             scene.with_lanes(connection, |now, lanes, steps| lanes.tick(now, steps));

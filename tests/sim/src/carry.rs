@@ -43,6 +43,7 @@ impl World {
     pub(crate) fn session(&mut self, n: usize, event: Event<'_>) {
         let mut actions = Vec::new();
         self.hosts[n].sessions.handle(self.now, event, &mut actions);
+        self.is_not_late(n);
         let moves = actions.iter().any(|a| {
             matches!(
                 a,
@@ -60,6 +61,13 @@ impl World {
             self.relink(n);
         }
         self.set_alarm(n);
+    }
+
+    /// Whatever happens, the session layer does at once what is due: else it would be woken again and again for nothing.
+    fn is_not_late(&mut self, n: usize) {
+        if let Some(at) = self.hosts[n].sessions.next_wake().filter(|at| *at <= self.now) {
+            self.broken.push(format!("host {n} is to be woken at {at:?}, and it is {:?}", self.now));
+        }
     }
 
     fn act(&mut self, n: usize, action: Action) {
@@ -133,9 +141,7 @@ impl World {
                 }
             }
             Action::ProbeLane(..) => {}
-            Action::OpenStream(peer, address) => {
-                self.later(n, AGAIN, Due::NoStream(peer, address));
-            }
+            Action::OpenStream(peer, address) => self.open_stream(n, peer, address),
             Action::Notice(remote, index) => self.datagram(n, remote, Datagram::Notice { index }),
             Action::LinkUp(peer) => drop(host.up.insert(peer)),
             Action::LinkDown(peer) => drop(host.up.remove(&peer)),
@@ -270,13 +276,16 @@ impl World {
                 let relayed = Relayed { limit: HOPS, source: n, target: host, by: n, inner: datagram };
                 self.hand_over(n, by, relayed);
             }
-            Remote::Tcp(_) => self.broken.push(format!("host {n} has no streams here")),
+            Remote::Tcp(stream) => {
+                self.hosts[n].sent += datagram.sent() as u64;
+                self.write(n, stream, datagram);
+            }
         }
     }
 
     /// Inside an envelope of the session with a neighbour.
     fn hand_over(&mut self, n: usize, to: HostId, relayed: Relayed) {
-        if let Some(path @ Path::Udp(_)) = self.hosts[n].path(to) {
+        if let Some(path @ (Path::Udp(_) | Path::Tcp(_))) = self.hosts[n].path(to) {
             self.datagram(n, path.to(to), Datagram::Relayed(Box::new(relayed)));
         }
     }
@@ -292,10 +301,9 @@ impl World {
         let back = |hop: HostId| hop == self.ids[by] || hop == self.ids[relayed.source];
         let route = self.hosts[n].mesh.ways().get(&relayed.target).copied();
         let next = match self.hosts[n].path(relayed.target) {
-            Some(Path::Udp(_)) => Some(relayed.target),
+            Some(Path::Udp(_) | Path::Tcp(_)) => Some(relayed.target),
             Some(Path::Relay(hop)) if !back(hop) => Some(hop),
             Some(Path::Relay(_)) | None => route,
-            Some(Path::Tcp(_)) => None,
         };
         if let Some(next) = next.filter(|next| relayed.limit > 0 && !back(*next)) {
             self.hand_over(n, next, relayed);

@@ -1,5 +1,5 @@
 //! A whole mesh on virtual time: the product's own session layer, mesh and switch on every host; QUIC, seals and the network between
-//! them are models. No clock, no socket, no sleeping: a seed is a world. Hosts keep their addresses, and there is no TCP.
+//! them are models. No clock, no socket, no sleeping: a seed is a world.
 //!
 //! | room | holds |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | `host` | one host, and what its disk and its tables have |
 //! | `carry` | what `router/io` does: dials, streams, envelopes, relaying |
 //! | `wire` | one QUIC connection |
+//! | `tcp` | one TCP stream |
 //! | [`underlay`] | loss, delay, doubling, reordering, MTU, NATs, filters, cuts |
 //! | [`frames`] | frames between containers, and who must get them |
 
@@ -19,6 +20,7 @@ pub mod host;
 pub mod onlooker;
 mod queue;
 pub mod random;
+mod tcp;
 pub mod underlay;
 mod wire;
 mod world;

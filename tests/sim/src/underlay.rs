@@ -9,6 +9,9 @@ use crate::random::Random;
 /// A NAT forgets whom its host has sent to after so long.
 const NAT_FORGETS: Duration = Duration::from_secs(30);
 
+/// TCP sends a lost segment again so soon, then after twice as long, and so on.
+const STREAM_AGAIN: Duration = Duration::from_millis(200);
+
 /// How datagrams fare that nothing stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Weather {
@@ -68,6 +71,10 @@ pub struct Underlay {
     stopped: BTreeSet<(usize, usize)>,
     /// Nothing passes between the hosts below this number and the rest.
     split: Option<usize>,
+    /// Between these no UDP passes, for good.
+    no_udp: BTreeSet<(usize, usize)>,
+    /// How often anybody has moved: no address is used again.
+    moves: usize,
     random: Random,
 }
 
@@ -85,6 +92,8 @@ impl Underlay {
             nats,
             stopped: BTreeSet::new(),
             split: None,
+            no_udp: BTreeSet::new(),
+            moves: 0,
             random: Random::new(seed),
         }
     }
@@ -100,6 +109,23 @@ impl Underlay {
         self.at.remove(&self.seen(n));
         self.nats[n] = Some(Nat { public: public(198, n, 40_000), open: HashMap::new() });
         self.at.insert(self.seen(n), n);
+    }
+
+    /// Gives a host another address, and its NAT too.
+    pub fn relocate(&mut self, n: usize) {
+        self.moves += 1;
+        self.at.remove(&self.seen(n));
+        let number = self.moves * self.addresses.len() + n;
+        self.addresses[n] = public(10, number, 6783);
+        if self.nats[n].is_some() {
+            self.nats[n] = Some(Nat { public: public(198, number, 40_000), open: HashMap::new() });
+        }
+        self.at.insert(self.seen(n), n);
+    }
+
+    /// No UDP passes between the two, neither way, whatever is mended.
+    pub fn block_udp(&mut self, a: usize, b: usize) {
+        self.no_udp.extend([(a, b), (b, a)]);
     }
 
     /// Nothing passes from the one to the other.
@@ -133,6 +159,7 @@ impl Underlay {
             || target == from
             || self.stopped.contains(&(from, target))
             || self.split.is_some_and(|at| (from < at) != (target < at))
+            || self.no_udp.contains(&(from, target))
             || len > weather.mtu
             || self.random.chance(weather.loss)
         {
@@ -141,6 +168,37 @@ impl Underlay {
         let copies = if self.random.chance(weather.twice) { 2 } else { 1 };
         let after = (0..copies).map(|_| weather.delay + self.random.up_to(weather.jitter)).collect();
         Some(Passage { to: target, from: source, after })
+    }
+
+    /// Who answers a dial by TCP. No NAT lets one in.
+    #[must_use]
+    pub fn stream_to(&self, from: usize, to: SocketAddr) -> Option<usize> {
+        let is_there =
+            |n: &usize| self.addresses[*n] == to && self.nats[*n].is_none() && self.joins(from, *n);
+        (0..self.addresses.len()).find(is_there)
+    }
+
+    /// Whether a stream between the two passes anything.
+    #[must_use]
+    pub fn joins(&self, a: usize, b: usize) -> bool {
+        let split = self.split.is_some_and(|at| (a < at) != (b < at));
+        a != b && !split && !self.stopped.contains(&(a, b)) && !self.stopped.contains(&(b, a))
+    }
+
+    /// How long a segment takes one way, sent again until it arrives.
+    pub fn resent(&mut self) -> Duration {
+        let weather = self.weather;
+        let (mut after, mut again) = (weather.delay + self.random.up_to(weather.jitter), STREAM_AGAIN);
+        while self.random.chance(weather.loss) {
+            (after, again) = (after + again, again * 2);
+        }
+        after
+    }
+
+    /// Whether another host that is told of this address can dial it.
+    #[must_use]
+    pub fn can_dial(&self, n: usize, address: SocketAddr) -> bool {
+        self.nats[n].is_none() && self.addresses[n] == address
     }
 
     /// The address that others see a host at.

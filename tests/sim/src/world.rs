@@ -19,6 +19,7 @@ use crate::frames::{Place, Sent};
 use crate::host::{Host, SharedNotary, decisions, host_key, items, member, mesh_key};
 use crate::queue::Queue;
 use crate::random::Random;
+use crate::tcp::{Stream, StreamDue};
 use crate::underlay::{Underlay, Weather};
 use crate::wire::{Said, Wire};
 
@@ -43,8 +44,8 @@ pub(crate) enum Due {
     Dial(ConnectionId, Duration, Duration),
     /// What a stream's end has not been told is heard.
     Again(usize, usize),
-    /// No stream can be opened in this world.
-    NoStream(HostId, SocketAddr),
+    /// Something about streams.
+    Stream(StreamDue),
     /// A datagram.
     Arrives(Remote, Datagram),
 }
@@ -106,6 +107,9 @@ pub struct World {
     pub(crate) networks: usize,
     pub(crate) ids: Vec<HostId>,
     pub(crate) wires: Vec<Wire>,
+    pub(crate) streams: Vec<Stream>,
+    /// Whom each host was told of by a person, and where that was then.
+    told: Vec<Vec<(HostId, SocketAddr)>>,
     pub(crate) met: HashSet<(usize, u32, ConnectionId)>,
     /// Too big for every host to have tables and a disk of its own.
     pub(crate) thin: bool,
@@ -137,7 +141,7 @@ impl World {
     /// Without any host yet.
     pub(crate) fn empty(hosts: usize, networks: usize, weather: Weather, seed: u64) -> Self {
         let ids: Vec<HostId> = (0..hosts).map(|n| HostKey(host_key(n).public()).id()).collect();
-        Self {
+        let mut world = Self {
             now: Duration::ZERO,
             hosts: Vec::new(),
             underlay: Underlay::new(hosts, weather, seed),
@@ -147,6 +151,8 @@ impl World {
             networks,
             ids,
             wires: Vec::new(),
+            streams: Vec::new(),
+            told: Vec::new(),
             met: HashSet::new(),
             thin: false,
             roster: (0..hosts).map(member).collect(),
@@ -154,7 +160,9 @@ impl World {
             notary: Arc::default(),
             random: Random::new(!seed),
             queue: Queue::default(),
-        }
+        };
+        world.told = (0..hosts).map(|n| world.hints(n)).collect();
+        world
     }
 
     /// Starts every host.
@@ -172,8 +180,6 @@ impl World {
         facts: Vec<FactRecord>,
         decisions: Vec<Signed<Decision>>,
     ) -> Host {
-        let known = BTreeSet::from([0, n.saturating_sub(1)]);
-        let hints = known.iter().filter(|o| **o != n).map(|o| (self.ids[*o], self.underlay.address(*o)));
         let start = Start {
             key: host_key(n),
             mesh_key: MeshKey(mesh_key().public()),
@@ -182,7 +188,7 @@ impl World {
             roster: self.roster.clone(),
             facts,
             decisions,
-            hints: hints.collect(),
+            hints: self.told[n].clone(),
             limits: self.limits,
             seed: self.random.draw(),
             notary: Arc::clone(&self.notary) as _,
@@ -193,6 +199,35 @@ impl World {
         seed[..8].copy_from_slice(&self.random.draw().to_be_bytes());
         let sessions = Sessions::new(self.ids[n], BootId(boot), Cipher::Aegis128L, seed);
         Host::new(sessions, Mesh::new(start).0, life)
+    }
+
+    /// What a person would tell a host now.
+    fn hints(&self, n: usize) -> Vec<(HostId, SocketAddr)> {
+        let others = BTreeSet::from([0, n.saturating_sub(1)]);
+        others.iter().filter(|o| **o != n).map(|o| (self.ids[*o], self.underlay.address(*o))).collect()
+    }
+
+    /// A person finds that a host has lost the others, and starts it with where they are now.
+    pub fn guide(&mut self, n: usize) {
+        self.told[n] = self.hints(n);
+        self.restart(n);
+    }
+
+    /// The hosts that host 0 may find, or that may find it, or one of those: by addresses that are known to one of two and true.
+    #[must_use]
+    pub fn may_meet(&self) -> BTreeSet<usize> {
+        let knows = |a: usize, b: usize| {
+            let known = self.hosts[a].mesh.addresses(self.ids[b]);
+            known.iter().any(|address| self.underlay.can_dial(b, *address))
+        };
+        let (mut met, mut new) = (BTreeSet::from([0]), vec![0]);
+        while let Some(a) = new.pop() {
+            let found = |b: &usize| !met.contains(b) && (knows(a, *b) || knows(*b, a));
+            let found: Vec<usize> = (0..self.hosts.len()).filter(found).collect();
+            met.extend(&found);
+            new.extend(found);
+        }
+        met
     }
 
     /// What a host does first.
@@ -243,6 +278,15 @@ impl World {
         (host.endpoints, host.disk, host.sent) = (endpoints, disk, self.hosts[n].sent);
         self.hosts[n] = host;
         self.wake_up(n);
+    }
+
+    /// It has another address from now on, whether it runs or not.
+    pub fn relocate(&mut self, n: usize) {
+        self.underlay.relocate(n);
+        self.cut_streams(n);
+        if self.hosts[n].alive {
+            self.say(n);
+        }
     }
 
     /// A container starts, or ends.
@@ -357,11 +401,12 @@ impl World {
             }
             Due::Stored => self.mesh(n, mesh::Event::Stored(true)),
             Due::Dial(id, until, again) => self.dial(n, id, until, again),
-            Due::NoStream(peer, address) => {
-                self.session(n, session::Event::StreamOpened(peer, address, None));
-            }
+            Due::Stream(due) => self.stream(n, due),
             Due::Again(wire, end) => self.send_again(n, wire, end),
-            Due::Arrives(from, datagram) => self.arrive(n, from, datagram),
+            Due::Arrives(from, datagram) => {
+                self.came_by(from);
+                self.arrive(n, from, datagram);
+            }
         }
     }
 

@@ -16,11 +16,19 @@ const NETWORKS: usize = 2;
 /// After the last disturbance everybody must know everything within this: the longest pause of dialling, and the dial itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is dead is known to be by then.
+const NOTICED: Duration = Duration::from_secs(4);
+
 /// The same worlds each time, unless `WEFT_SEED` says others.
 fn seed() -> u64 {
     let seed = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("WEFT_SEED={seed}");
     seed
+}
+
+/// So many worlds, unless `WEFT_WORLDS` says how many.
+fn worlds() -> u32 {
+    std::env::var("WEFT_WORLDS").ok().and_then(|worlds| worlds.parse().ok()).unwrap_or(200)
 }
 
 /// What happens to a world.
@@ -37,6 +45,7 @@ enum Step {
     Mend,
     Kill(usize),
     Restart(usize),
+    Move(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,6 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Mend),
         1 => host().prop_map(Step::Kill),
         1 => host().prop_map(Step::Restart),
+        1 => host().prop_map(Step::Move),
     ]
 }
 
@@ -106,6 +116,7 @@ fn apply(world: &mut World, step: &Step) {
         Step::Mend => world.underlay.mend(),
         Step::Kill(a) => world.kill(a % n),
         Step::Restart(a) => world.restart(a % n),
+        Step::Move(a) => world.relocate(a % n),
     }
 }
 
@@ -133,6 +144,9 @@ fn settles(world: &mut World) -> Result<Duration, TestCaseError> {
             world.restart(n);
         }
     }
+    let met = world.may_meet();
+    (0..world.hosts.len()).filter(|n| !met.contains(n)).for_each(|n| world.guide(n));
+    world.run(NOTICED);
     let settled = |w: &World| w.agree() && w.all_reachable() && w.all_joined();
     let took = world.until(PATIENCE, settled);
     let took = took.ok_or_else(|| {
@@ -176,16 +190,20 @@ fn settles(world: &mut World) -> Result<Duration, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 100, failure_persistence: None, rng_seed: RngSeed::Fixed(seed()), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: worlds(), max_shrink_iters: 100, failure_persistence: None, rng_seed: RngSeed::Fixed(seed()), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_frames_and_facts_are_right(
         hosts in prop_oneof![6 => 2usize..=10, 2 => 11usize..=20, 1 => 21usize..=30], seed: u64, weather in weather(), hidden in prop::collection::vec(1usize..30, 0..4),
-        steps in prop::collection::vec(step(), 0..60),
+        blocked in prop::collection::vec((0usize..30, prop::option::of(0usize..30)), 0..3), steps in prop::collection::vec(step(), 0..60),
     ) {
         let mut world = World::new(hosts, NETWORKS, weather, seed);
         for n in hidden.into_iter().filter(|n| *n < hosts) {
             world.underlay.hide(n);
+        }
+        for (a, b) in blocked {
+            let others = (0..hosts).filter(|other| b.is_none_or(|b| b % hosts == *other));
+            others.for_each(|other| world.underlay.block_udp(a % hosts, other));
         }
         world.begin();
         for host in 0..hosts {
