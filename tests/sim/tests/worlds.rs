@@ -16,8 +16,8 @@ const NETWORKS: usize = 2;
 /// After the last disturbance everybody must know everything within this: the longest pause of dialling, and the dial itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is dead is known to be by then.
-const NOTICED: Duration = Duration::from_secs(4);
+/// What is dead is known to be by then: one end finds it dead, and its word is lost, so that the other end does 3.5 s later.
+const NOTICED: Duration = Duration::from_secs(8);
 
 /// The same worlds each time, unless `WEFT_SEED` says others.
 fn seed() -> u64 {
