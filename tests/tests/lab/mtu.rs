@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, eventually};
 
 /// A path's size is found within this of the link's start, or of the underlay's change.
-const FOUND: f64 = 10.0;
+const FOUND: Duration = Duration::from_secs(10);
 /// IP and UDP headers, by IPv4 and by IPv6: hosts have both, and take the quicker.
 const HEADERS: [u64; 2] = [28, 48];
 /// A relay's share of a datagram.
@@ -51,7 +51,6 @@ fn drops(host: &Host) -> String {
 }
 
 #[test]
-#[ignore = "its scenes were run by hand only"]
 fn the_size_of_the_underlay_is_found() {
     if weft_lab::skip() {
         return;
@@ -63,7 +62,7 @@ fn the_size_of_the_underlay_is_found() {
         let (h1, h2) = (lab.host("h1"), lab.host("h2"));
         let a = Container::run(h1, "alpha", "app", &[]);
         let b = Container::run(h2, "beta", "app", &[]);
-        let took = eventually("the size", deadline(FOUND), || {
+        let took = eventually("the size", FOUND, || {
             takes(h1, "h2", underlay) && takes(h2, "h1", underlay)
         });
         println!("underlay of {underlay}: found {:.1} s after the start", took.as_secs_f64());
@@ -74,7 +73,6 @@ fn the_size_of_the_underlay_is_found() {
 }
 
 #[test]
-#[ignore = "its scenes were run by hand only"]
 fn the_least_underlay_carries_everything_even_by_a_relay() {
     if weft_lab::skip() {
         return;
@@ -86,7 +84,7 @@ fn the_least_underlay_carries_everything_even_by_a_relay() {
     let hosts = ["h1", "h2", "h3"].map(|name| lab.host(name));
     let [a, b, c] =
         [("alpha", 0), ("beta", 1), ("gamma", 2)].map(|(name, n)| Container::run(hosts[n], name, "app", &[]));
-    eventually("ping", deadline(FOUND), || a.pings(&b.v4) && b.pings(&c.v4));
+    eventually("ping", FOUND, || a.pings(&b.v4) && b.pings(&c.v4));
     assert!(takes(hosts[0], "h2", 1280));
     assert!(size(hosts[1], "h3") <= 1280 - HEADERS[0] - RELAY, "{}", hosts[1].exec(["weft", "links"]).stdout);
     all_pass(&a, &b, "7001");
@@ -101,7 +99,6 @@ fn the_least_underlay_carries_everything_even_by_a_relay() {
 }
 
 #[test]
-#[ignore = "its scenes were run by hand only"]
 fn a_transfer_survives_an_underlay_that_shrinks() {
     if weft_lab::skip() {
         return;
@@ -112,7 +109,7 @@ fn a_transfer_survives_an_underlay_that_shrinks() {
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
-    eventually("the size", deadline(FOUND), || takes(h1, "h2", 1500) && takes(h2, "h1", 1500));
+    eventually("the size", FOUND, || takes(h1, "h2", 1500) && takes(h2, "h1", 1500));
     for host in [h1, h2] {
         // Trains would pass the switch's ports whole, whatever their MTU.
         host.run(["ip", "link", "set", "eth0", "gso_max_segs", "1"]).unwrap();
@@ -124,7 +121,7 @@ fn a_transfer_survives_an_underlay_that_shrinks() {
         let set = lab.switch_exec(["ip", "link", "set", port, "mtu", "1400"]);
         assert!(set.ok(), "{set}");
     }
-    let took = eventually("the smaller size", deadline(FOUND), || {
+    let took = eventually("the smaller size", FOUND, || {
         let found = size(h1, "h2");
         found > 1280 - HEADERS[0] && found <= 1404 - HEADERS[0]
     });
