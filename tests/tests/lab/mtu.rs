@@ -62,9 +62,7 @@ fn the_size_of_the_underlay_is_found() {
         let (h1, h2) = (lab.host("h1"), lab.host("h2"));
         let a = Container::run(h1, "alpha", "app", &[]);
         let b = Container::run(h2, "beta", "app", &[]);
-        let took = eventually("the size", FOUND, || {
-            takes(h1, "h2", underlay) && takes(h2, "h1", underlay)
-        });
+        let took = eventually("the size", FOUND, || takes(h1, "h2", underlay) && takes(h2, "h1", underlay));
         println!("underlay of {underlay}: found {:.1} s after the start", took.as_secs_f64());
         all_pass(&a, &b, "7001");
         println!("{}", h1.exec(["weft", "links"]).stdout);
