@@ -2,9 +2,11 @@
 
 mod aead;
 mod bar;
+mod delay;
 mod ends;
 mod machine;
 mod measure;
+mod mesh;
 mod peer;
 mod probe;
 mod report;
@@ -25,6 +27,7 @@ use weft_lab::Lab;
 use crate::{
     machine::Machine,
     measure::{Effort, Round},
+    mesh::Part,
     peer::Peer,
     probe::Probe,
     report::Report,
@@ -56,6 +59,12 @@ struct Cli {
     /// How long a container takes to start, on weft's networks and on Docker's own
     #[arg(long, conflicts_with = "short")]
     start: bool,
+    /// What a host with 20 peers costs that carries nothing
+    #[arg(long, conflicts_with_all = ["short", "start"])]
+    idle: bool,
+    /// How soon the first frame to a host without a session is there
+    #[arg(long, conflicts_with_all = ["short", "start"])]
+    first_frame: bool,
     #[command(subcommand)]
     command: Option<Hidden>,
 }
@@ -77,7 +86,13 @@ fn main() -> ExitCode {
         Some(Hidden::Probe(probe)) => probe::run(probe),
         None if cli.short => short(),
         None if cli.start => ready(&[Peer::Weft]).and_then(|()| start::run()),
-        None => whole(&cli.peers, cli.rounds, &cli.out),
+        None if cli.idle || cli.first_frame => {
+            let parts = [(cli.idle, Part::Idle), (cli.first_frame, Part::FirstFrame)];
+            let parts: Vec<Part> = parts.into_iter().filter(|(wanted, _)| *wanted).map(|(_, p)| p).collect();
+            ready(&[]).and_then(|()| mesh::run(&parts, &cli.out))
+        }
+        None => whole(&cli.peers, cli.rounds, &cli.out)
+            .and_then(|()| mesh::run(&[Part::Idle, Part::FirstFrame], &cli.out)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -218,10 +233,14 @@ fn line(round: &Round) -> String {
 
 /// Writes both files; what they are called without their endings.
 fn write(report: &Report, out: &Path) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let base = out.join(report.date.replace(':', "").replace(' ', "-"));
     let json = serde_json::to_string_pretty(report)? + "\n";
-    for (ending, text) in [("json", json), ("md", report.markdown())] {
+    write_both(&report.date, &json, &report.markdown(), out)
+}
+
+fn write_both(name: &str, json: &str, markdown: &str, out: &Path) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let base = out.join(name.replace(':', "").replace(' ', "-"));
+    for (ending, text) in [("json", json), ("md", markdown)] {
         let file = base.with_extension(ending);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         give(&file);
