@@ -202,10 +202,15 @@ impl Paths {
             stale.map(|at| self.known.swap_remove(at));
             self.know(now, path);
         }
-        if let Some(left) = self.known.iter_mut().find(|k| Some(k.path) == self.used && k.path != path) {
-            match self.doubt {
-                Some(_) => left.rounds = 0, // What it was worth before it fell silent says nothing.
-                None => left.grudge = now + GRUDGE,
+        match self.doubt {
+            // All were asked: what a path was worth before it fell silent says nothing.
+            Some(doubt) => {
+                let silent = self.known.iter_mut().filter(|k| k.path != path && k.round < Some(doubt));
+                silent.for_each(|k| k.rounds = 0);
+            }
+            None => {
+                let left = self.known.iter_mut().find(|k| Some(k.path) == self.used && k.path != path);
+                left.into_iter().for_each(|k| k.grudge = now + GRUDGE);
             }
         }
         (self.used, self.taken, self.doubt) = (Some(path), now, None);
@@ -473,6 +478,26 @@ mod tests {
             }
         }
         600
+    }
+
+    #[test]
+    fn what_was_silent_in_doubt_must_prove_itself_anew() {
+        let stream = Path::Tcp(super::super::StreamId(1));
+        let mut paths = Paths::default();
+        paths.list(Duration::ZERO, [path(1), path(2), stream].into_iter());
+        paths.take(Duration::ZERO, path(1));
+        for n in 0..PROOFS {
+            let now = MS * 10 * u32::from(n);
+            [path(1), path(2), stream].into_iter().for_each(|path| echo(&mut paths, now, path, MS));
+        }
+        let doubt = SUSPECT_AFTER + 100 * MS;
+        paths.tick(doubt, true);
+        paths.question(doubt, path(2));
+        echo(&mut paths, doubt, stream, MS);
+        let now = doubt + 2 * SUSPECT_INTERVAL;
+        assert_eq!(paths.better(now), Some(stream));
+        paths.take(now, stream);
+        assert_eq!(paths.better(now + MS), None, "the other address was as silent");
     }
 
     #[test]
