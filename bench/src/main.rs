@@ -2,7 +2,6 @@
 
 mod aead;
 mod bar;
-mod delay;
 mod ends;
 mod machine;
 mod measure;
@@ -27,7 +26,6 @@ use weft_lab::Lab;
 use crate::{
     machine::Machine,
     measure::{Effort, Round},
-    mesh::Part,
     peer::Peer,
     probe::Probe,
     report::Report,
@@ -62,9 +60,6 @@ struct Cli {
     /// What a host with 20 peers costs that carries nothing
     #[arg(long, conflicts_with_all = ["short", "start"])]
     idle: bool,
-    /// How soon the first frame to a host without a session is there
-    #[arg(long, conflicts_with_all = ["short", "start"])]
-    first_frame: bool,
     #[command(subcommand)]
     command: Option<Hidden>,
 }
@@ -86,13 +81,8 @@ fn main() -> ExitCode {
         Some(Hidden::Probe(probe)) => probe::run(probe),
         None if cli.short => short(),
         None if cli.start => ready(&[Peer::Weft]).and_then(|()| start::run()),
-        None if cli.idle || cli.first_frame => {
-            let parts = [(cli.idle, Part::Idle), (cli.first_frame, Part::FirstFrame)];
-            let parts: Vec<Part> = parts.into_iter().filter(|(wanted, _)| *wanted).map(|(_, p)| p).collect();
-            ready(&[]).and_then(|()| mesh::run(&parts, &cli.out))
-        }
-        None => whole(&cli.peers, cli.rounds, &cli.out)
-            .and_then(|()| mesh::run(&[Part::Idle, Part::FirstFrame], &cli.out)),
+        None if cli.idle => ready(&[]).and_then(|()| mesh::run(&cli.out)),
+        None => whole(&cli.peers, cli.rounds, &cli.out).and_then(|()| mesh::run(&cli.out)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

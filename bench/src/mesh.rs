@@ -1,4 +1,4 @@
-//! What a mesh costs that does nothing, and how soon a first frame is there: real daemons on hosts without an engine.
+//! What a mesh costs that carries nothing: real daemons on hosts without an engine.
 
 use std::{
     fs,
@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, ensure};
 use serde::Serialize;
 use serde_json::Value;
-use weft_lab::{Daemon, Host, Lab, Signal};
+use weft_lab::{Daemon, Host, Lab};
 
-use crate::{delay::FAR, machine::Machine, now, probe::READY, write_both};
+use crate::{machine::Machine, now, write_both};
 
 /// Hosts of the idle mesh: one, and its peers.
 const IDLE_HOSTS: usize = 21;
@@ -23,16 +23,6 @@ const WATCH: Duration = Duration::from_secs(30);
 /// Part of a processor that an idle host may take, and its memory.
 const IDLE_CPU_PERCENT: f64 = 1.0;
 const IDLE_MEMORY_MB: f64 = 60.0;
-
-/// Hosts of the mesh in which first frames are sent, and up to how many hosts everybody has a session with everybody there.
-const FRAME_HOSTS: usize = 8;
-const FULL_MESH: &str = "2";
-/// One way, so that what the processor does weighs little.
-const DELAY_MS: u64 = 25;
-/// Round trips that a first frame may take.
-const FIRST_FRAME_RTT: f64 = 3.0;
-/// Pairs that are measured.
-const PAIRS: usize = 6;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,19 +64,12 @@ struct Results {
     measured: Vec<Measured>,
 }
 
-/// Measures, prints and writes what was asked for.
-pub fn run(parts: &[Part], out: &Path) -> anyhow::Result<()> {
+/// Measures, prints and writes.
+pub fn run(out: &Path) -> anyhow::Result<()> {
     let mut machine = Machine::this();
     machine.look()?;
-    let mut measured = Vec::new();
-    for part in parts {
-        let found = match part {
-            Part::Idle => idle()?,
-            Part::FirstFrame => first_frames()?,
-        };
-        found.iter().for_each(|m| println!("{}", m.line()));
-        measured.extend(found);
-    }
+    let measured = idle()?;
+    measured.iter().for_each(|m| println!("{}", m.line()));
     let lines: String = measured.iter().map(|m| format!("- {}\n", m.line())).collect();
     let date = now()?;
     let markdown = format!("# {date}\n\n{machine}\n\n{lines}");
@@ -96,78 +79,44 @@ pub fn run(parts: &[Part], out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// A host that carries nothing.
-    Idle,
-    /// A frame to a host without a session.
-    FirstFrame,
-}
-
 /// A mesh without engines.
 struct Mesh {
-    up: Vec<String>,
     daemons: Vec<Daemon>,
     lab: Lab,
 }
 
 impl Mesh {
-    /// `address` says where a host is told that another one is.
-    fn up(lab: Lab, up: &[&str], address: impl Fn(usize) -> String) -> anyhow::Result<Mesh> {
-        let up = up.iter().map(|&arg| arg.to_owned()).collect();
-        let mut mesh = Mesh { up, daemons: Vec::new(), lab };
+    fn up(lab: Lab) -> anyhow::Result<Mesh> {
+        let mut mesh = Mesh { daemons: Vec::new(), lab };
         let mut token = String::new();
-        for n in 1..=mesh.lab.hosts().len() {
-            let host = &mesh.lab.hosts()[n - 1];
-            if n == 1 {
-                let said = host.run(["weft", "init", "--advertise", &address(1)])?;
+        for (n, host) in mesh.lab.hosts().iter().enumerate() {
+            if n == 0 {
+                let said = host.run(["weft", "init"])?;
                 let found = said.split_whitespace().find(|word| word.starts_with(TOKEN));
                 token = found.context("weft init prints a token")?.to_owned();
             } else {
-                host.run(["weft", "join", &address(1), "--token", &token, "--advertise", &address(n)])?;
+                host.run(["weft", "join", "192.0.2.1", "--token", &token])?;
             }
-            let daemon = mesh.start(n)?;
-            mesh.daemons.push(daemon);
-            let host = &mesh.lab.hosts()[n - 1];
+            mesh.daemons.push(host.spawn(["weft", "up"], "weft.log")?);
             wait(host, "an answer of the daemon", || host.exec(["weft", "links"]).ok())?;
         }
         Ok(mesh)
     }
 
-    fn start(&self, n: usize) -> anyhow::Result<Daemon> {
-        let command = ["weft", "up"].into_iter().chain(self.up.iter().map(String::as_str));
-        Ok(self.lab.hosts()[n - 1].spawn(command, "weft.log")?)
-    }
-
-    /// Ends every daemon and starts it anew, so that no session is left but those that are kept.
-    fn restart(&mut self) -> anyhow::Result<()> {
-        for daemon in &mut self.daemons {
-            daemon.signal(Signal::TERM);
-            ensure!(daemon.wait(PATIENCE).is_some(), "weft up does not end");
-        }
-        self.daemons = (1..=self.lab.hosts().len()).map(|n| self.start(n)).collect::<Result<_, _>>()?;
-        Ok(())
-    }
-
-    /// Puts every host on one network by itself; their addresses there.
-    fn network(&self) -> anyhow::Result<Vec<String>> {
+    /// Puts every host on one network by itself.
+    fn network(&self) -> anyhow::Result<()> {
         let [founder, ..] = self.lab.hosts() else { anyhow::bail!("hosts are needed") };
         founder.run(["weft", "network", "create", "app"])?;
-        let mut addresses = Vec::new();
-        for host in self.lab.hosts() {
-            wait(host, "an address", || host.exec(["weft", "expose", "app"]).ok())?;
-            let said = host.run(["weft", "expose", "app"])?;
-            let found = said.split_whitespace().find(|word| word.parse::<std::net::IpAddr>().is_ok());
-            addresses.push(found.context("weft expose prints an address")?.to_owned());
-        }
-        Ok(addresses)
+        self.lab
+            .hosts()
+            .iter()
+            .try_for_each(|host| wait(host, "an address", || host.exec(["weft", "expose", "app"]).ok()))
     }
 }
 
 fn idle() -> anyhow::Result<Vec<Measured>> {
     let lab = Lab::builder().hosts(IDLE_HOSTS).engines(false).up()?;
-    let mesh = Mesh::up(lab, &[], |n| format!("192.0.2.{n}"))?;
+    let mesh = Mesh::up(lab)?;
     mesh.network()?;
     for host in mesh.lab.hosts() {
         wait(host, "a link to everybody", || links(host, "up").is_ok_and(|l| l.len() == IDLE_HOSTS - 1))?;
@@ -184,96 +133,6 @@ fn idle() -> anyhow::Result<Vec<Measured>> {
         Measured::of("an idle host with 20 peers, of one core", "%", IDLE_CPU_PERCENT, busy),
         Measured::of("an idle host with 20 peers, memory", "MB", IDLE_MEMORY_MB, memory),
     ])
-}
-
-fn first_frames() -> anyhow::Result<Vec<Measured>> {
-    let lab = Lab::builder().hosts(FRAME_HOSTS).engines(false).up()?;
-    let names: Vec<String> = lab.hosts().iter().map(|h| h.name().to_owned()).collect();
-    for (n, a) in names.iter().enumerate() {
-        for b in &names[n + 1..] {
-            lab.cut(a, b)?;
-        }
-    }
-    let mut delay = Delay::start(&lab, None)?;
-    let far = |n: usize| format!("192.0.2.{}", usize::from(FAR) + n);
-    let mut mesh = Mesh::up(lab, &["--full-mesh", FULL_MESH], far)?;
-    let addresses = mesh.network()?;
-    mesh.restart()?;
-    for host in mesh.lab.hosts() {
-        wait(host, "links", || links(host, "up").is_ok_and(|l| !l.is_empty()))?;
-    }
-    sleep(REST);
-    let (mut direct, mut through) = (Vec::new(), Vec::new());
-    for from in mesh.lab.hosts() {
-        for to in links(from, "down")? {
-            let Some(at) = names.iter().position(|name| *name == to) else { continue };
-            let by_neighbour = direct.len() == PAIRS;
-            if through.len() == PAIRS {
-                break;
-            }
-            if by_neighbour {
-                let number = |name: &str| names.iter().position(|n| n == name).map_or(0, |n| n + 1);
-                drop(delay);
-                delay = Delay::start(&mesh.lab, Some((number(from.name()), at + 1)))?;
-            }
-            // Asked of another host: a session may have begun from there meanwhile.
-            if !links(from, "down")?.contains(&to) {
-                continue;
-            }
-            let took = first_frame(from, &addresses[at])?;
-            if by_neighbour { through.push(took) } else { direct.push(took) }
-        }
-    }
-    drop(delay);
-    ensure!(!direct.is_empty() && !through.is_empty(), "every pair of hosts has a session");
-    Ok(vec![
-        Measured::of("a first frame to a host without a session", "round trips", FIRST_FRAME_RTT, direct),
-        Measured::of("the same through a neighbour", "round trips", FIRST_FRAME_RTT, through),
-    ])
-}
-
-/// How many round trips pass until the first frame is there: the answer comes half of one later.
-fn first_frame(from: &Host, to: &str) -> anyhow::Result<f64> {
-    let said = from.run(["ping", "-c", "4", "-W", "5", to])?;
-    let times =
-        said.lines().filter_map(|line| line.split_once("time=")?.1.split_whitespace().next()?.parse().ok());
-    let times: Vec<f64> = times.collect();
-    let [first, rest @ ..] = times.as_slice() else { anyhow::bail!("{to} does not answer: {said}") };
-    let rtt = rest.iter().copied().fold(f64::INFINITY, f64::min);
-    println!("  {} -> {to}: first answer {first:.1} ms, round trip {rtt:.1} ms", from.name());
-    Ok((first - rtt / 2.0) / rtt)
-}
-
-/// Carries datagrams between the hosts' far addresses, each a while later; ends when dropped.
-struct Delay(std::process::Child);
-
-impl Delay {
-    fn start(lab: &Lab, without: Option<(usize, usize)>) -> anyhow::Result<Delay> {
-        let hosts = lab.hosts().len();
-        for n in 1..=hosts {
-            let far = format!("192.0.2.{}/24", usize::from(FAR) + n);
-            // There already the second time.
-            let _there = lab.switch_exec(["ip", "addr", "add", &far, "dev", "underlay"]);
-        }
-        let me = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut command = lab.switch_command([me.as_os_str()]);
-        command.args(["probe", "delay", &DELAY_MS.to_string(), &hosts.to_string()]);
-        command.args(without.into_iter().flat_map(|(a, b)| [a.to_string(), b.to_string()]));
-        let mut child =
-            command.stdout(std::process::Stdio::piped()).spawn().context("cannot start the delay")?;
-        let mut said = [0; READY.len()];
-        let stdout = child.stdout.as_mut().context("no standard output")?;
-        std::io::Read::read_exact(stdout, &mut said).context("the delay does not listen")?;
-        Ok(Delay(child))
-    }
-}
-
-impl Drop for Delay {
-    fn drop(&mut self) {
-        // Ended already or killed now: both leave nothing behind.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
 }
 
 /// The hosts whose links are in this state.

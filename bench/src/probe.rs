@@ -12,8 +12,6 @@ use clap::Subcommand;
 use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 
-use crate::delay;
-
 /// Bytes of UDP payload in every packet sent here.
 pub const PAYLOAD: usize = 64;
 /// What a receiver prints once it can be sent to.
@@ -61,18 +59,6 @@ pub enum Probe {
         /// Rest between two questions.
         pause_micros: u64,
     },
-    /// Carries datagrams between hosts of a lab, each a while later, until killed.
-    Delay {
-        /// So much later.
-        millis: u64,
-        /// How many hosts.
-        hosts: u8,
-        /// Two hosts between which nothing passes.
-        #[arg(requires = "b")]
-        a: Option<u8>,
-        /// The other.
-        b: Option<u8>,
-    },
 }
 
 /// What a sender did.
@@ -117,7 +103,6 @@ pub fn run(probe: Probe) -> anyhow::Result<()> {
         Probe::Ask { to, count, pause_micros } => {
             print(&ask(to, count, Duration::from_micros(pause_micros))?)
         }
-        Probe::Delay { millis, hosts, a, b } => delay::run(Duration::from_millis(millis), hosts, a.zip(b)),
     }
 }
 
