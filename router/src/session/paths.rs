@@ -487,7 +487,7 @@ mod tests {
         paths.list(Duration::ZERO, [path(1), path(2), stream].into_iter());
         paths.take(Duration::ZERO, path(1));
         for n in 0..PROOFS {
-            let now = MS * 10 * u32::from(n);
+            let now = MS * 10 * n;
             [path(1), path(2), stream].into_iter().for_each(|path| echo(&mut paths, now, path, MS));
         }
         let doubt = SUSPECT_AFTER + 100 * MS;
