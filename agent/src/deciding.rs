@@ -377,7 +377,7 @@ mod tests {
             record(2, true, Standing::Member),
             record(3, true, Standing::Removed),
         ] {
-            view.roster.insert(record.key.id(), record);
+            Arc::make_mut(&mut view.roster).insert(record.key.id(), record);
         }
         assert_eq!(decider(&view), Some(HostKey([2; 32]).id()));
         let body = DecisionBody::Controller { host: HostKey([1; 32]).id(), addresses: Vec::new() };
@@ -388,7 +388,7 @@ mod tests {
             key: DecisionKey::Controller,
             body: Some(body),
         };
-        view.decisions.insert(DecisionKey::Controller, decision);
+        Arc::make_mut(&mut view.decisions).insert(DecisionKey::Controller, decision);
         assert_eq!(decider(&view), Some(HostKey([1; 32]).id()));
     }
 }

@@ -35,7 +35,7 @@ pub fn here(node: &Node, name: String) -> Rekeyed {
 pub async fn others(node: &Node, view: &watch::Receiver<Arc<MeshView>>) -> Vec<Rekeyed> {
     let view = Arc::clone(&view.borrow());
     let mut asked = JoinSet::new();
-    for (host, record) in &view.roster {
+    for (host, record) in view.roster.iter() {
         if record.standing == Standing::Member && *host != node.id() {
             asked.spawn(ask(node.clone(), *host, record.name.clone()));
         }

@@ -9,15 +9,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weft_api::fact::{FactVersion, Item};
 use weft_api::id::{HostId, NetworkId};
+use weft_api::network::Network;
 use weft_router_io::bridge::Bridges;
-use weft_router_io::node::{MeshView, Node, Persist, StoredRecord};
+use weft_router_io::node::{HostFacts, MeshView, Node, Persist, StoredRecord};
 
 use crate::book::Book;
 use crate::deciding::Controller;
 use crate::facts::{Machine, items, reachable_at};
 use crate::networks::Present;
 use crate::state::{Identity, Ledger};
-use crate::tables::table;
+use crate::tables::Tables;
 
 /// The machine's addresses and routes are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -109,6 +110,7 @@ pub async fn out_of_book(
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut observed = BTreeMap::new();
     let mut heard = node.groups();
+    let mut tables = Tables::default();
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -127,11 +129,10 @@ pub async fn out_of_book(
         let groups = heard.borrow_and_update().clone();
         node.publish(items(&machine, &ready, &endpoints, &groups, &book.pins()));
         let networks = book.networks();
-        let here = networks.iter().filter(|network| ready.contains(&network.id));
-        node.set_networks(
-            here.map(|network| table(book.me(), network, &view, &endpoints, groups.get(&network.id)))
-                .collect(),
-        );
+        let here: Vec<&Network> = networks.iter().filter(|network| ready.contains(&network.id)).collect();
+        if tables.learn(book.me(), &here, Arc::clone(&view), &endpoints, &groups) {
+            node.set_networks(tables.all());
+        }
         if let Some(controller) = &controller {
             // The controller may be writing to its disk.
             tokio::task::block_in_place(|| observe(controller.as_ref(), &view, &mut observed));
@@ -163,17 +164,16 @@ async fn tell_addresses(controller: Option<&Arc<dyn Controller>>, machine: &Mach
 
 /// What each host says, if it says something new.
 fn observe(controller: &dyn Controller, view: &MeshView, observed: &mut BTreeMap<HostId, FactVersion>) {
-    for (host, facts) in &view.facts {
-        let (version, items) = &**facts;
+    for (host, HostFacts { version, items }) in view.facts.iter() {
         if observed.insert(*host, *version) == Some(*version) {
             continue;
         }
         let mut endpoints: BTreeMap<NetworkId, usize> = BTreeMap::new();
         let mut routes = Vec::new();
-        for item in items {
+        for item in items.decoded() {
             match item {
                 Item::Endpoint(endpoint) => *endpoints.entry(endpoint.network).or_default() += 1,
-                Item::Route(route) => routes.push(*route),
+                Item::Route(route) => routes.push(route),
                 _ => {}
             }
         }

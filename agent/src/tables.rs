@@ -1,253 +1,266 @@
 //! Facts and decisions -> what the switch needs of a network. An endpoint counts only if its address lies in a block or
-//! a lease of the host that claims it (PROTOCOL 7); what is on this host outranks what others say.
+//! a lease of the host that claims it (PROTOCOL 7); what is on this host outranks what others say. A host that says something
+//! new changes its own entries, and the others stay as they are.
 
-use std::collections::BTreeSet;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use weft_api::fact::Item;
+use weft_api::fact::{Item, Items};
 use weft_api::id::{HostId, Mac, NetworkId};
 use weft_api::network::Network;
 use weft_api::roster::Standing;
 use weft_router::switch::{Block, Owner, Table};
-use weft_router_io::node::MeshView;
+use weft_router_io::node::{Groups, MeshView};
 
-use crate::book::{blocks, leases, lessee};
+use crate::book::{blocks, leases};
 use crate::state::ledger::Endpoint;
 
-/// The table of a network. `own`: the endpoints of this host, on any network. `heard`: the multicast groups of it that are
-/// listened to here.
+/// The tables of the networks that this host has.
+#[derive(Default)]
+pub struct Tables {
+    view: Arc<MeshView>,
+    made: BTreeMap<NetworkId, Made>,
+}
+
+impl Tables {
+    /// What is known now; `true` if some table is another. `own`: the endpoints of this host, on any network. `heard`: the
+    /// multicast groups that are listened to here.
+    pub fn learn(
+        &mut self,
+        me: HostId,
+        networks: &[&Network],
+        view: Arc<MeshView>,
+        own: &[Endpoint],
+        heard: &Groups,
+    ) -> bool {
+        let before = std::mem::replace(&mut self.view, view);
+        let view = &self.view;
+        let news = news(me, &before, view);
+        let decided = !Arc::ptr_eq(&before.decisions, &view.decisions);
+        let had = self.made.len();
+        self.made.retain(|id, _| networks.iter().any(|network| network.id == *id));
+        let mut changed = self.made.len() != had;
+        for network in networks {
+            let here = Here::of(network.id, own, heard);
+            let holds = |made: &&mut Made| {
+                let divided = || divide(me, network, view).is_divided_like(&made.table);
+                made.network == **network && (!decided || divided())
+            };
+            let made = self.made.get_mut(&network.id).filter(holds);
+            match made.and_then(|made| made.follow(me, view, &news, &here)) {
+                Some(followed) => changed |= followed,
+                None => {
+                    self.made.insert(network.id, Made::new(me, network, view, here));
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Each of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Table>> {
+        self.made.values().map(|made| Arc::clone(&made.table)).collect()
+    }
+}
+
+/// The table of a network, made of nothing but this.
 #[must_use]
-pub fn table(
-    me: HostId,
-    network: &Network,
-    view: &MeshView,
-    own: &[Endpoint],
-    heard: Option<&BTreeSet<IpAddr>>,
-) -> Table {
+pub fn table(me: HostId, network: &Network, view: &MeshView, own: &[Endpoint], heard: &Groups) -> Table {
+    Arc::unwrap_or_clone(Made::new(me, network, view, Here::of(network.id, own, heard)).table)
+}
+
+/// Who may claim which address of a network, by the decisions: its table without an endpoint.
+#[must_use]
+pub fn divide(me: HostId, network: &Network, view: &MeshView) -> Table {
     let held = blocks(view).filter(|(n, ..)| *n == network.id);
     let blocks = held.map(|(_, range, owner)| Block { range, owner: owner_of(me, owner) }).collect();
     let mut table = Table::new(network.id, network.mtu, blocks);
     let leased = leases(view).filter(|(n, ..)| *n == network.id);
     table.leases = leased.map(|(_, address, owner)| (address, owner_of(me, owner))).collect();
     table.gateways = network.subnets.iter().map(|subnet| subnet.gateway).collect();
-    for endpoint in own.iter().filter(|e| e.network == network.id) {
-        table.add_endpoint(endpoint.mac, &endpoint.addresses, Owner::Here);
-    }
-    let mut chosen = Vec::new();
-    for (host, items) in others(me, view) {
-        if items.contains(&Item::Network(network.id)) {
-            table.hosts.insert(host);
-            table.add_groups(Owner::Host(host), items.iter().filter_map(|item| group(item, network.id)));
-        }
-        for (mac, addresses) in claims(&table, network.id, host, items) {
-            if is_stable(mac, &addresses) {
-                add(&mut table, mac, &addresses, host);
-            } else {
-                chosen.push((host, mac, addresses));
-            }
-        }
-    }
-    table.add_groups(Owner::Here, heard.into_iter().flatten().copied());
-    table.end_groups();
-    // A MAC that follows from an address of one's own block is nobody else's; one that a person chose comes after.
-    for (host, mac, addresses) in chosen {
-        add(&mut table, mac, &addresses, host);
-    }
     table
 }
 
-fn group(item: &Item, of: NetworkId) -> Option<IpAddr> {
-    match item {
-        Item::Group { network, group } if *network == of => Some(*group),
-        _ => None,
+/// What changes the tables: a host, what it said, and what it says now. Who is no member says nothing.
+type News = (HostId, Items, Items);
+
+fn news(me: HostId, before: &MeshView, now: &MeshView) -> Vec<News> {
+    if Arc::ptr_eq(&before.facts, &now.facts) && Arc::ptr_eq(&before.roster, &now.roster) {
+        return Vec::new();
     }
+    let had: BTreeMap<HostId, &Items> = others(me, before).collect();
+    let has: BTreeMap<HostId, &Items> = others(me, now).collect();
+    let gone = had.iter().filter(|(host, _)| !has.contains_key(host));
+    let gone = gone.map(|(host, items)| (*host, (*items).clone(), Items::default()));
+    let told = has.iter().filter(|(host, items)| had.get(host) != Some(items));
+    let told = told.map(|(host, items)| {
+        (*host, had.get(host).map_or_else(Items::default, |items| (*items).clone()), (*items).clone())
+    });
+    gone.chain(told).collect()
 }
 
 /// What the other members say.
-fn others(me: HostId, view: &MeshView) -> impl Iterator<Item = (HostId, &Vec<Item>)> {
+fn others(me: HostId, view: &MeshView) -> impl Iterator<Item = (HostId, &Items)> {
     let member = |host: &HostId| view.roster.get(host).is_some_and(|r| r.standing == Standing::Member);
     let facts = view.facts.iter().filter(move |(host, _)| **host != me && member(host));
-    facts.map(|(host, facts)| (*host, &facts.1))
+    facts.map(|(host, facts)| (*host, &facts.items))
 }
 
-/// Whether an address is this host's to give, by the decisions.
-pub fn may_claim(view: &MeshView, network: NetworkId, host: HostId, ip: IpAddr) -> bool {
-    if let Some(lessee) = lessee(view, network, ip) {
-        return lessee == host;
+/// What is on this host.
+struct Here {
+    own: BTreeSet<Claim>,
+    heard: BTreeSet<IpAddr>,
+}
+
+impl Here {
+    fn of(network: NetworkId, own: &[Endpoint], heard: &Groups) -> Self {
+        let own = own.iter().filter(|endpoint| endpoint.network == network);
+        let claim = |endpoint: &Endpoint| Claim { mac: endpoint.mac, addresses: endpoint.addresses.clone() };
+        Self { own: own.map(claim).collect(), heard: heard.get(&network).cloned().unwrap_or_default() }
     }
-    blocks(view).any(|(of, range, owner)| of == network && owner == host && range.contains(&ip))
 }
 
-/// The endpoints that a host may claim, with those of their addresses that are its own to give.
-fn claims(table: &Table, network: NetworkId, host: HostId, items: &[Item]) -> Vec<(Mac, Vec<IpAddr>)> {
+/// An endpoint, with those of its addresses that are its host's to give.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    mac: Mac,
+    addresses: Vec<IpAddr>,
+}
+
+impl Claim {
+    /// Whether the MAC follows from an address; else a person chose it.
+    fn is_stable(&self) -> bool {
+        self.addresses.iter().any(|ip| match ip {
+            IpAddr::V4(v4) => Mac::of_ipv4(*v4) == self.mac,
+            IpAddr::V6(v6) => Mac::of_ipv6(*v6) == self.mac,
+        })
+    }
+}
+
+/// The endpoints that a host may claim.
+fn claims(table: &Table, host: HostId, items: &Items) -> BTreeSet<Claim> {
     let may = |ip: &IpAddr| table.owner_of(*ip) == Some(Owner::Host(host)) && !table.gateways.contains(ip);
-    let claim = |item: &Item| match item {
-        Item::Endpoint(e) if e.network == network && !e.mac.is_group() && e.mac != Mac::GATEWAY => {
-            let addresses: Vec<IpAddr> = e.addresses.iter().copied().filter(may).collect();
-            (!addresses.is_empty()).then_some((e.mac, addresses))
+    let said = items
+        .endpoints()
+        .filter(|e| e.network == table.network && !e.mac.is_group() && e.mac != Mac::GATEWAY);
+    let claims = said.map(|mut endpoint| {
+        endpoint.addresses.retain(may);
+        Claim { mac: endpoint.mac, addresses: endpoint.addresses }
+    });
+    claims.filter(|claim| !claim.addresses.is_empty()).collect()
+}
+
+/// A table, and what it was made of beside the view.
+struct Made {
+    network: Network,
+    here: Here,
+    table: Arc<Table>,
+    /// MACs that are claimed twice, or with an address that is: what becomes of them is not for one host to change.
+    disputed: HashSet<Mac>,
+}
+
+impl Made {
+    fn new(me: HostId, network: &Network, view: &MeshView, here: Here) -> Self {
+        let table = Arc::new(divide(me, network, view));
+        let own: Vec<Claim> = here.own.iter().cloned().collect();
+        let mut made = Self { network: network.clone(), here, table, disputed: HashSet::new() };
+        made.add(own.into_iter().map(|claim| (claim, Owner::Here)));
+        let mut chosen = Vec::new();
+        for (host, items) in others(me, view) {
+            let (stable, others): (Vec<_>, Vec<_>) =
+                claims(&made.table, host, items).into_iter().partition(Claim::is_stable);
+            made.add(stable.into_iter().map(|claim| (claim, Owner::Host(host))));
+            chosen.extend(others.into_iter().map(|claim| (claim, Owner::Host(host))));
         }
-        _ => None,
-    };
-    items.iter().filter_map(claim).collect()
-}
+        // A MAC that follows from an address of one's own block is nobody else's; one that a person chose comes after.
+        made.add(chosen);
+        made.regroup(me, view);
+        made
+    }
 
-fn is_stable(mac: Mac, addresses: &[IpAddr]) -> bool {
-    addresses.iter().any(|ip| match ip {
-        IpAddr::V4(v4) => Mac::of_ipv4(*v4) == mac,
-        IpAddr::V6(v6) => Mac::of_ipv6(*v6) == mac,
-    })
-}
+    /// Goes on from what it was made of; whether it is another now. `None`: it must be made anew.
+    fn follow(&mut self, me: HostId, view: &MeshView, news: &[News], here: &Here) -> Option<bool> {
+        let id = self.network.id;
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        let mut compare = |owner, had: &BTreeSet<Claim>, has: &BTreeSet<Claim>| {
+            gone.extend(had.difference(has).cloned());
+            come.extend(has.difference(had).map(|claim| (claim.clone(), owner)));
+        };
+        compare(Owner::Here, &self.here.own, &here.own);
+        let mut regroups = self.here.heard != here.heard;
+        for (host, before, now) in news {
+            compare(
+                Owner::Host(*host),
+                &claims(&self.table, *host, before),
+                &claims(&self.table, *host, now),
+            );
+            let present = Item::Network(id);
+            regroups |= before.contain(&present) != now.contain(&present);
+            regroups |= !before.groups(id).eq(now.groups(id));
+        }
+        if !regroups && gone.is_empty() && come.is_empty() {
+            return Some(false);
+        }
+        let disputed = |claim: &Claim| self.disputed.contains(&claim.mac);
+        if gone.iter().any(disputed) || come.iter().any(|(claim, _)| disputed(claim)) {
+            return None;
+        }
+        let table = Arc::make_mut(&mut self.table);
+        for claim in gone {
+            table.endpoints.remove(&claim.mac);
+            for ip in &claim.addresses {
+                table.addresses.remove(ip);
+            }
+        }
+        if !self.add(come) {
+            return None;
+        }
+        self.here = Here { own: here.own.clone(), heard: here.heard.clone() };
+        if regroups {
+            self.regroup(me, view);
+        }
+        Some(true)
+    }
 
-/// Whoever is in the table first stays: this host, then the lowest id.
-fn add(table: &mut Table, mac: Mac, addresses: &[IpAddr], host: HostId) {
-    if !table.endpoints.contains_key(&mac) {
-        table.add_endpoint(mac, addresses, Owner::Host(host));
+    /// Whoever is in the table first stays: this host, then the lowest id. `false` if somebody was there.
+    fn add(&mut self, claims: impl IntoIterator<Item = (Claim, Owner)>) -> bool {
+        let table = Arc::make_mut(&mut self.table);
+        let disputes = self.disputed.len();
+        for (Claim { mac, addresses }, owner) in claims {
+            if table.endpoints.contains_key(&mac) {
+                self.disputed.insert(mac);
+                continue;
+            }
+            for other in addresses.iter().filter_map(|ip| table.addresses.get(ip)) {
+                self.disputed.extend([mac, *other]);
+            }
+            table.add_endpoint(mac, &addresses, owner);
+        }
+        self.disputed.len() == disputes
+    }
+
+    /// Who has the network, and where its groups are listened to.
+    fn regroup(&mut self, me: HostId, view: &MeshView) {
+        let table = Arc::make_mut(&mut self.table);
+        let present = Item::Network(table.network);
+        table.hosts.clear();
+        table.groups.clear();
+        table.every_group.clear();
+        for (host, items) in others(me, view).filter(|(_, items)| items.contain(&present)) {
+            table.hosts.insert(host);
+            table.add_groups(Owner::Host(host), items.groups(table.network));
+        }
+        table.add_groups(Owner::Here, self.here.heard.iter().copied());
+        table.end_groups();
     }
 }
 
 fn owner_of(me: HostId, owner: HostId) -> Owner {
     if owner == me { Owner::Here } else { Owner::Host(owner) }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-    use weft_api::fact::{Endpoint as Fact, FactVersion};
-    use weft_api::id::{HostKey, MeshId};
-    use weft_api::network::{Origin, Subnet};
-    use weft_api::roster::{Roles, RosterRecord};
-
-    use super::*;
-
-    const NET: NetworkId = NetworkId(1);
-
-    fn key(n: u8) -> HostKey {
-        HostKey([n; 32])
-    }
-
-    fn network() -> Network {
-        let subnet = Subnet { range: "10.32.0.0/16".parse().unwrap(), gateway: "10.32.0.1".parse().unwrap() };
-        Network {
-            id: NET,
-            name: "app".into(),
-            subnets: vec![subnet],
-            mtu: 1340,
-            internal: false,
-            origin: Origin::Weft,
-        }
-    }
-
-    fn mac(ip: &str) -> Mac {
-        Mac::of_ipv4(ip.parse().unwrap())
-    }
-
-    fn fact(mac: Mac, ip: &str) -> Item {
-        let addresses = vec![ip.parse().unwrap()];
-        Item::Endpoint(Fact { network: NET, mac, addresses, container: "x".into() })
-    }
-
-    /// Hosts 1 to 3 hold the first three blocks of the range; host 1 is this one.
-    fn view(facts: &[(u8, Vec<Item>)]) -> MeshView {
-        let mut view = MeshView::default();
-        for n in 1..=3 {
-            let record = RosterRecord {
-                mesh: MeshId([0; 32]),
-                key: key(n),
-                name: format!("h{n}"),
-                roles: Roles::default(),
-                serial: 1,
-                standing: Standing::Member,
-                under: weft_api::roster::Under::default(),
-            };
-            view.roster.insert(key(n).id(), record);
-            let block =
-                DecisionKey::Block(NET, format!("10.32.0.{}/26", u32::from(n - 1) * 64).parse().unwrap());
-            let decision = Decision {
-                mesh: MeshId([0; 32]),
-                revision: u64::from(n),
-                signer: key(1),
-                key: block.clone(),
-                body: Some(DecisionBody::Block { owner: key(n).id() }),
-            };
-            view.decisions.insert(block, decision);
-        }
-        for (n, items) in facts {
-            view.facts.insert(key(*n).id(), Arc::new((FactVersion::default(), items.clone())));
-        }
-        view
-    }
-
-    fn made(facts: &[(u8, Vec<Item>)], own: &[Endpoint]) -> Table {
-        table(key(1).id(), &network(), &view(facts), own, None)
-    }
-
-    #[test]
-    fn only_addresses_of_ones_own_block_count() {
-        let items = vec![
-            Item::Network(NET),
-            fact(mac("10.32.0.70"), "10.32.0.70"),
-            fact(mac("10.32.0.130"), "10.32.0.130"),
-            fact(Mac([2, 0, 0, 0, 0, 9]), "10.32.0.5"),
-            fact(Mac::BROADCAST, "10.32.0.71"),
-            fact(Mac::GATEWAY, "10.32.0.72"),
-        ];
-        let table = made(&[(2, items)], &[]);
-        assert_eq!(table.endpoints.len(), 1, "{table:?}");
-        assert_eq!(table.endpoints[&mac("10.32.0.70")], Owner::Host(key(2).id()));
-        assert_eq!(table.addresses.len(), 1);
-        assert!(table.hosts.contains(&key(2).id()) && !table.hosts.contains(&key(3).id()));
-        assert_eq!(table.owner_of("10.32.0.3".parse().unwrap()), Some(Owner::Here));
-    }
-
-    #[test]
-    fn nobody_takes_anothers_mac() {
-        let victim = fact(mac("10.32.0.140"), "10.32.0.140");
-        let thief = fact(mac("10.32.0.140"), "10.32.0.70");
-        let table = made(&[(2, vec![thief]), (3, vec![victim])], &[]);
-        assert_eq!(table.endpoints[&mac("10.32.0.140")], Owner::Host(key(3).id()));
-        assert!(!table.addresses.contains_key(&"10.32.0.70".parse().unwrap()));
-    }
-
-    #[test]
-    fn this_host_outranks_the_others() {
-        let chosen = Mac([2, 1, 1, 1, 1, 1]);
-        let own = Endpoint {
-            id: "e".into(),
-            docker_network: "n".into(),
-            network: NET,
-            addresses: vec!["10.32.0.2".parse().unwrap()],
-            mac: chosen,
-            container: String::new(),
-            since: 0,
-        };
-        let table = made(&[(2, vec![fact(chosen, "10.32.0.70")])], &[own]);
-        assert_eq!(table.endpoints[&chosen], Owner::Here);
-    }
-
-    #[test]
-    fn groups_are_where_they_are_listened_to() {
-        let listens = |group: &str| Item::Group { network: NET, group: group.parse().unwrap() };
-        let second = vec![Item::Network(NET), listens("239.1.1.1"), listens("224.0.0.251")];
-        let third = vec![Item::Network(NET), listens("0.0.0.0")];
-        let absent = vec![listens("239.1.1.1")];
-        let here = BTreeSet::from(["239.1.1.2".parse().unwrap()]);
-        let view = view(&[(2, second), (3, third)]);
-        let table = table(key(1).id(), &network(), &view, &[], Some(&here));
-        let hosts = |group: &str| table.groups.get(&group.parse().unwrap()).map(|g| (g.hosts.len(), g.here));
-        assert_eq!(hosts("239.1.1.1"), Some((2, false)), "the one that listens, and the one that takes all");
-        assert_eq!(hosts("239.1.1.2"), Some((1, true)));
-        assert_eq!((hosts("224.0.0.251"), table.every_group.len()), (None, 1), "that one goes to everybody");
-        let table = super::table(key(1).id(), &network(), &super::tests::view(&[(2, absent)]), &[], None);
-        assert!(table.groups.is_empty(), "who has not the network listens to nothing of it");
-    }
-
-    #[test]
-    fn removed_hosts_say_nothing() {
-        let mut view = view(&[(2, vec![Item::Network(NET), fact(mac("10.32.0.70"), "10.32.0.70")])]);
-        view.roster.get_mut(&key(2).id()).unwrap().standing = Standing::Removed;
-        let table = table(key(1).id(), &network(), &view, &[], None);
-        assert!(table.hosts.is_empty() && table.endpoints.is_empty());
-    }
 }

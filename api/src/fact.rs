@@ -2,10 +2,11 @@
 //! The mesh carries items as opaque (key, value) bytes; [`Item`] is what they say.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{HostId, Mac, MeshId, NetworkId};
 use crate::sign::{Record, Signed, SigningKey};
@@ -55,9 +56,13 @@ impl FactRecord {
 }
 
 /// Encoded [`Item`]s in one piece of memory, as they are hashed, stored and sent: each a length (16, big endian) and its bytes,
-/// sorted, without repeats. Of a peer they may be anything: [`Items::hold`].
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Items(Box<[u8]>);
+/// sorted, without repeats. Clones are the same memory. Of a peer they may be anything: [`Items::hold`].
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Items(Arc<[u8]>);
+
+/// The first byte of an encoded [`Item::Endpoint`] and [`Item::Group`], so that others need not be decoded to be passed over.
+const ENDPOINT: u8 = 3;
+const GROUP: u8 = 5;
 
 impl Items {
     /// Sorted and without repeats. An item is cut at 65,535 bytes.
@@ -82,6 +87,33 @@ impl Items {
     /// Each item that this version understands.
     pub fn decoded(&self) -> impl Iterator<Item = Item> {
         self.iter().filter_map(Item::decode)
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn contain(&self, item: &Item) -> bool {
+        let encoded = item.encode();
+        self.iter().any(|item| item == encoded)
+    }
+
+    /// The endpoints among them.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.decoded_of(ENDPOINT).filter_map(|item| match item {
+            Item::Endpoint(endpoint) => Some(endpoint),
+            _ => None,
+        })
+    }
+
+    /// The multicast groups of a network among them.
+    pub fn groups(&self, of: NetworkId) -> impl Iterator<Item = IpAddr> {
+        self.decoded_of(GROUP).filter_map(move |item| match item {
+            Item::Group { network, group } if network == of => Some(group),
+            _ => None,
+        })
+    }
+
+    fn decoded_of(&self, first: u8) -> impl Iterator<Item = Item> {
+        self.iter().filter(move |item| item.first() == Some(&first)).filter_map(Item::decode)
     }
 
     /// Whether they are well formed, sorted, without repeats, and within the bounds of a record.
@@ -118,7 +150,19 @@ impl<'a> FromIterator<&'a [u8]> for Items {
             bytes.extend_from_slice(&length.to_be_bytes());
             bytes.extend_from_slice(&item[..usize::from(length)]);
         }
-        Self(bytes.into_boxed_slice())
+        Self(bytes.into())
+    }
+}
+
+impl Serialize for Items {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0[..].serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Items {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Vec::deserialize(deserializer)?.into()))
     }
 }
 
@@ -235,14 +279,33 @@ mod tests {
     }
 
     #[test]
+    fn items_of_a_kind_are_found_by_their_first_byte() {
+        let endpoint = Endpoint {
+            network: NetworkId(3),
+            mac: Mac([2; 6]),
+            addresses: Vec::new(),
+            container: String::new(),
+        };
+        let group =
+            |network| Item::Group { network: NetworkId(network), group: "239.1.1.1".parse().unwrap() };
+        let said = [Item::Endpoint(endpoint.clone()), group(3), group(4), Item::Version("1".into())];
+        let items = Items::new(said.iter().map(Item::encode).collect());
+        assert!(items.endpoints().eq([endpoint]));
+        assert!(items.groups(NetworkId(4)).eq(["239.1.1.1".parse::<IpAddr>().unwrap()]));
+        assert!(said.iter().all(|item| items.contain(item)) && !items.contain(&group(5)));
+        let bytes = postcard::to_allocvec(&items).unwrap();
+        assert_eq!(postcard::from_bytes::<Items>(&bytes).as_ref(), Ok(&items));
+    }
+
+    #[test]
     fn what_breaks_the_order_or_the_bounds_does_not_hold() {
         let items = |items: &[&[u8]]| items.iter().copied().collect::<Items>();
         assert!(items(&[&[1], &[2]]).hold());
         assert!(!items(&[&[2], &[1]]).hold());
         assert!(!items(&[&[1], &[1]]).hold());
         assert!(!items(&[&[0; MAX_ITEM_LEN + 1]]).hold());
-        assert!(!Items(vec![0, 2, 1].into()).hold(), "ends within an item");
-        assert!(!Items(vec![0].into()).hold());
+        assert!(!Items([0, 2, 1].into()).hold(), "ends within an item");
+        assert!(!Items([0].into()).hold());
         let many: Vec<[u8; 4]> = (0..=MAX_ITEMS as u32).map(u32::to_be_bytes).collect();
         assert!(!many.iter().map(|i| &i[..]).collect::<Items>().hold());
     }

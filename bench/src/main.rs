@@ -2,6 +2,7 @@
 
 mod aead;
 mod bar;
+mod delay;
 mod ends;
 mod machine;
 mod measure;
@@ -16,6 +17,7 @@ use std::{
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -26,6 +28,7 @@ use weft_lab::Lab;
 use crate::{
     machine::Machine,
     measure::{Effort, Round},
+    mesh::Part,
     peer::Peer,
     probe::Probe,
     report::Report,
@@ -60,6 +63,9 @@ struct Cli {
     /// What a host with 20 peers costs that carries nothing
     #[arg(long, conflicts_with_all = ["short", "start"])]
     idle: bool,
+    /// How soon the first frame to a host without a session is there
+    #[arg(long, conflicts_with_all = ["short", "start"])]
+    first_frame: bool,
     #[command(subcommand)]
     command: Option<Hidden>,
 }
@@ -69,6 +75,14 @@ enum Hidden {
     /// One end of a measurement
     #[command(subcommand, hide = true)]
     Probe(Probe),
+    /// The underlay of a lab, with a round trip
+    #[command(hide = true)]
+    Delay {
+        /// One way
+        millis: u64,
+        /// How many hosts
+        hosts: u8,
+    },
 }
 
 /// The part of VXLAN's throughput that the short bench demands: half of what a whole one should show, since it runs beside
@@ -81,8 +95,14 @@ fn main() -> ExitCode {
         Some(Hidden::Probe(probe)) => probe::run(probe),
         None if cli.short => short(),
         None if cli.start => ready(&[Peer::Weft]).and_then(|()| start::run()),
-        None if cli.idle => ready(&[]).and_then(|()| mesh::run(&cli.out)),
-        None => whole(&cli.peers, cli.rounds, &cli.out).and_then(|()| mesh::run(&cli.out)),
+        Some(Hidden::Delay { millis, hosts }) => delay::run(Duration::from_millis(millis), hosts),
+        None if cli.idle || cli.first_frame => {
+            let parts = [(cli.idle, Part::Idle), (cli.first_frame, Part::FirstFrame)];
+            let parts: Vec<Part> = parts.into_iter().filter(|(wanted, _)| *wanted).map(|(_, p)| p).collect();
+            ready(&[]).and_then(|()| mesh::run(&parts, &cli.out))
+        }
+        None => whole(&cli.peers, cli.rounds, &cli.out)
+            .and_then(|()| mesh::run(&[Part::Idle, Part::FirstFrame], &cli.out)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
-//! What a mesh costs that carries nothing: real daemons on hosts without an engine.
+//! What a mesh costs that carries nothing, and how soon a first frame is there: real daemons on hosts without an engine.
 
 use std::{
     fs,
+    net::IpAddr,
     path::Path,
     thread::sleep,
     time::{Duration, Instant},
@@ -10,9 +11,9 @@ use std::{
 use anyhow::{Context, ensure};
 use serde::Serialize;
 use serde_json::Value;
-use weft_lab::{Daemon, Host, Lab};
+use weft_lab::{Daemon, Host, Lab, Signal};
 
-use crate::{machine::Machine, now, write_both};
+use crate::{delay::Delay, machine::Machine, now, write_both};
 
 /// Hosts of the idle mesh: one, and its peers.
 const IDLE_HOSTS: usize = 21;
@@ -23,6 +24,16 @@ const WATCH: Duration = Duration::from_secs(30);
 /// Part of a processor that an idle host may take, and its memory.
 const IDLE_CPU_PERCENT: f64 = 1.0;
 const IDLE_MEMORY_MB: f64 = 60.0;
+
+/// Hosts of the mesh in which first frames are sent, and up to how many hosts everybody has a session with everybody there.
+const FRAME_HOSTS: usize = 8;
+const FULL_MESH: &str = "2";
+/// One way, so that what the processor does weighs little.
+const ONE_WAY: Duration = Duration::from_millis(20);
+/// Round trips that a first frame may take.
+const FIRST_FRAME_RTT: f64 = 3.0;
+/// Pairs of hosts that are measured by each kind of way.
+const PAIRS: usize = 6;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,12 +75,28 @@ struct Results {
     measured: Vec<Measured>,
 }
 
-/// Measures, prints and writes.
-pub fn run(out: &Path) -> anyhow::Result<()> {
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A host that carries nothing.
+    Idle,
+    /// A frame to a host without a session.
+    FirstFrame,
+}
+
+/// Measures, prints and writes what was asked for.
+pub fn run(parts: &[Part], out: &Path) -> anyhow::Result<()> {
     let mut machine = Machine::this();
     machine.look()?;
-    let measured = idle()?;
-    measured.iter().for_each(|m| println!("{}", m.line()));
+    let mut measured = Vec::new();
+    for part in parts {
+        let found = match part {
+            Part::Idle => idle()?,
+            Part::FirstFrame => first_frames()?,
+        };
+        found.iter().for_each(|m| println!("{}", m.line()));
+        measured.extend(found);
+    }
     let lines: String = measured.iter().map(|m| format!("- {}\n", m.line())).collect();
     let date = now()?;
     let markdown = format!("# {date}\n\n{machine}\n\n{lines}");
@@ -81,13 +108,15 @@ pub fn run(out: &Path) -> anyhow::Result<()> {
 
 /// A mesh without engines.
 struct Mesh {
+    /// What is said to each `weft up`.
+    up: &'static [&'static str],
     daemons: Vec<Daemon>,
     lab: Lab,
 }
 
 impl Mesh {
-    fn up(lab: Lab) -> anyhow::Result<Mesh> {
-        let mut mesh = Mesh { daemons: Vec::new(), lab };
+    fn up(lab: Lab, up: &'static [&'static str]) -> anyhow::Result<Mesh> {
+        let mut mesh = Mesh { up, daemons: Vec::new(), lab };
         let mut token = String::new();
         for (n, host) in mesh.lab.hosts().iter().enumerate() {
             if n == 0 {
@@ -97,26 +126,46 @@ impl Mesh {
             } else {
                 host.run(["weft", "join", "192.0.2.1", "--token", &token])?;
             }
-            mesh.daemons.push(host.spawn(["weft", "up"], "weft.log")?);
+            mesh.daemons.push(mesh.daemon(host)?);
             wait(host, "an answer of the daemon", || host.exec(["weft", "links"]).ok())?;
         }
         Ok(mesh)
     }
 
-    /// Puts every host on one network by itself.
-    fn network(&self) -> anyhow::Result<()> {
+    fn daemon(&self, host: &Host) -> anyhow::Result<Daemon> {
+        Ok(host.spawn(["weft", "up"].iter().chain(self.up), "weft.log")?)
+    }
+
+    /// Ends every daemon and starts it anew, so that no session is left but those that are kept.
+    fn restart(&mut self) -> anyhow::Result<()> {
+        for daemon in &mut self.daemons {
+            daemon.signal(Signal::TERM);
+            ensure!(daemon.wait(PATIENCE).is_some(), "weft up does not end");
+        }
+        self.daemons = self.lab.hosts().iter().map(|host| self.daemon(host)).collect::<Result<_, _>>()?;
+        let hosts = self.lab.hosts();
+        hosts
+            .iter()
+            .try_for_each(|host| wait(host, "links", || links(host, "up").is_ok_and(|l| !l.is_empty())))
+    }
+
+    /// Puts every host on one network by itself; their addresses there.
+    fn network(&self) -> anyhow::Result<Vec<String>> {
         let [founder, ..] = self.lab.hosts() else { anyhow::bail!("hosts are needed") };
         founder.run(["weft", "network", "create", "app"])?;
-        self.lab
-            .hosts()
-            .iter()
-            .try_for_each(|host| wait(host, "an address", || host.exec(["weft", "expose", "app"]).ok()))
+        let address = |host: &Host| {
+            wait(host, "an address", || host.exec(["weft", "expose", "app"]).ok())?;
+            let said = host.run(["weft", "expose", "app"])?;
+            let found = said.split_whitespace().find(|word| word.parse::<IpAddr>().is_ok());
+            Ok(found.context("weft expose prints an address")?.to_owned())
+        };
+        self.lab.hosts().iter().map(address).collect()
     }
 }
 
 fn idle() -> anyhow::Result<Vec<Measured>> {
     let lab = Lab::builder().hosts(IDLE_HOSTS).engines(false).up()?;
-    let mesh = Mesh::up(lab)?;
+    let mesh = Mesh::up(lab, &[])?;
     mesh.network()?;
     for host in mesh.lab.hosts() {
         wait(host, "a link to everybody", || links(host, "up").is_ok_and(|l| l.len() == IDLE_HOSTS - 1))?;
@@ -133,6 +182,55 @@ fn idle() -> anyhow::Result<Vec<Measured>> {
         Measured::of("an idle host with 20 peers, of one core", "%", IDLE_CPU_PERCENT, busy),
         Measured::of("an idle host with 20 peers, memory", "MB", IDLE_MEMORY_MB, memory),
     ])
+}
+
+fn first_frames() -> anyhow::Result<Vec<Measured>> {
+    let lab = Lab::builder().hosts(FRAME_HOSTS).engines(false).up()?;
+    let mut delay = Delay::start(&lab, ONE_WAY)?;
+    let mut mesh = Mesh::up(lab, &["--full-mesh", FULL_MESH])?;
+    let addresses = mesh.network()?;
+    mesh.restart()?;
+    sleep(REST);
+    let hosts = mesh.lab.hosts();
+    let (mut direct, mut through) = (Vec::new(), Vec::new());
+    for (a, from) in hosts.iter().enumerate() {
+        for (b, to) in hosts.iter().enumerate() {
+            // Asked each time: a session may have begun from the other end meanwhile.
+            if a == b || through.len() == PAIRS || links(from, "up")?.iter().any(|name| name == to.name()) {
+                continue;
+            }
+            if direct.len() < PAIRS {
+                direct.push(first_frame(from, &addresses[b])?);
+            } else {
+                delay.cut(a + 1, b + 1)?;
+                through.push(first_frame(from, &addresses[b])?);
+            }
+        }
+    }
+    ensure!(!through.is_empty(), "nearly every pair of hosts has a session");
+    Ok(vec![
+        Measured::of("a first frame to a host without a session", "round trips", FIRST_FRAME_RTT, direct),
+        Measured::of("the same through a neighbour", "round trips", FIRST_FRAME_RTT, through),
+    ])
+}
+
+/// How many round trips of its way pass until the first frame is there: the answer comes half of one later.
+fn first_frame(from: &Host, to: &str) -> anyhow::Result<f64> {
+    const COUNT: usize = 5;
+    let said = from.exec(["ping", "-c", &COUNT.to_string(), "-i", "0.3", "-W", "5", to]).stdout;
+    let times =
+        said.lines().filter_map(|line| line.split_once("time=")?.1.split_whitespace().next()?.parse().ok());
+    let times: Vec<f64> = times.collect();
+    let links = || from.exec(["weft", "links"]).stdout;
+    ensure!(times.len() == COUNT, "{} -> {to}: {said}{}", from.name(), links());
+    let rtt = times[1..].iter().copied().fold(f64::INFINITY, f64::min);
+    let first = (times[0] - rtt / 2.0) / rtt;
+    println!(
+        "  {} -> {to}: first answer {:.1} ms, round trip {rtt:.1} ms: {first:.2}",
+        from.name(),
+        times[0]
+    );
+    Ok(first)
 }
 
 /// The hosts whose links are in this state.

@@ -66,6 +66,13 @@ pub struct Chunk {
     pub body: Range<usize>,
 }
 
+/// Whether an envelope's chunks begin with a probe, which may come from where its sender only looks around.
+#[inline]
+#[must_use]
+pub fn begins_with_probe(chunks: &[u8]) -> bool {
+    matches!(chunks.first(), Some(&(PROBE | ANSWER)))
+}
+
 /// Walks the chunks of one envelope. Holds no borrow, so that the bytes may be changed between.
 #[derive(Default, Debug)]
 pub struct Chunks {

@@ -221,6 +221,12 @@ reasons! {
     HandshakeFailed = "handshake_failed",
     /// A handshake under a key that is no member's: never was, or was removed.
     NotAMember = "not_a_member",
+    /// A handshake under a key that is no member's as far as is known here, while too many such wait to prove themselves.
+    StrangersTooMany = "strangers_too_many",
+    /// A host presented another host's roster record as its own.
+    ProofOfAnother = "proof_of_another",
+    /// Roster records presented at the start of a session, faster than they are judged.
+    ProofsTooFast = "proofs_too_fast",
     /// A dial that reached this host itself.
     DialledItself = "dialled_itself",
     /// A bare QUIC packet that belongs to no connection and begins none.

@@ -4,9 +4,11 @@
 //!  0      1      2          4                8                16
 //! | kind | lane | zero     | session index  | counter (64)   | sealed chunks ... | tag |
 //! ```
-//! Big endian. A notice has the same 16 bytes and nothing after them.
+//! Big endian. A notice has the same 16 bytes and nothing after them. A relayed envelope has the same 16 bytes, a sealed head, and
+//! what another envelope seals, as it is (`crate::relay`).
 
 use crate::drop::DropReason;
+use crate::relay::RELAY_FRONT;
 
 /// Bytes of the header; all of them are the AEAD's associated data.
 pub const HEADER_LEN: usize = 16;
@@ -22,10 +24,11 @@ pub const COUNTER_WORN: u64 = 1 << 28;
 pub const COUNTER_STOP: u64 = 1 << 32;
 
 const QUIC_BIT: u8 = 0x40;
-const KIND_ENVELOPE: u8 = 0x10;
+pub(crate) const KIND_ENVELOPE: u8 = 0x10;
 const KIND_NOTICE: u8 = 0x11;
+pub(crate) const KIND_RELAYED: u8 = 0x12;
 
-/// The header of an envelope or a notice.
+/// The header of an envelope, relayed or not, or of a notice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     /// The sender's lane.
@@ -43,6 +46,8 @@ pub enum Shape {
     Bare,
     /// An envelope.
     Envelope(Header),
+    /// An envelope of two other hosts behind a head that is sealed under this header.
+    Relayed(Header),
     /// The peer does not know the session index of the header, which we sent.
     Notice(Header),
 }
@@ -53,6 +58,13 @@ impl Header {
     #[must_use]
     pub fn envelope(self) -> [u8; HEADER_LEN] {
         self.bytes(KIND_ENVELOPE)
+    }
+
+    /// The bytes before the sealed head of a relayed envelope.
+    #[inline]
+    #[must_use]
+    pub fn relayed(self) -> [u8; HEADER_LEN] {
+        self.bytes(KIND_RELAYED)
     }
 
     /// A whole notice: the header of the envelope that it answers, never longer than its cause.
@@ -83,6 +95,7 @@ impl Shape {
         let shortest = match kind {
             KIND_ENVELOPE => OVERHEAD + 1,
             KIND_NOTICE => HEADER_LEN,
+            KIND_RELAYED => RELAY_FRONT + 1 + TAG_LEN,
             _ => return Err(DropReason::UnknownKind),
         };
         let Some(header) = datagram.first_chunk::<HEADER_LEN>().filter(|_| datagram.len() >= shortest) else {
@@ -101,6 +114,7 @@ impl Shape {
             KIND_NOTICE => Ok(Shape::Notice(header)),
             _ if usize::from(lane) >= MAX_LANES => Err(DropReason::LaneOutOfRange),
             _ if header.counter >= COUNTER_STOP => Err(DropReason::CounterBeyondStop),
+            KIND_RELAYED => Ok(Shape::Relayed(header)),
             _ => Ok(Shape::Envelope(header)),
         }
     }
@@ -120,13 +134,21 @@ mod tests {
             bytes.resize(HEADER_LEN + tail, 7);
             prop_assert_eq!(Shape::of(&bytes), Ok(Shape::Envelope(header)));
             prop_assert_eq!(Shape::of(&header.notice()), Ok(Shape::Notice(header)));
+            bytes[..HEADER_LEN].copy_from_slice(&header.relayed());
+            prop_assert_eq!(Shape::of(&bytes), Err(DropReason::TooShort));
+            bytes.resize(RELAY_FRONT + tail, 7);
+            prop_assert_eq!(Shape::of(&bytes), Ok(Shape::Relayed(header)));
         }
 
         #[test]
-        fn any_bytes_have_a_shape_or_a_reason(bytes: Vec<u8>) {
+        fn any_bytes_have_a_shape_or_a_reason(kind in 0x0fu8..0x14, mut bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            if let Some(first) = bytes.first_mut().filter(|first| **first & 1 == 0) {
+                *first = kind;
+            }
             match Shape::of(&bytes) {
                 Ok(Shape::Bare) => prop_assert!(bytes[0] & 0x40 != 0),
                 Ok(Shape::Envelope(header)) => prop_assert_eq!(&header.envelope()[..], &bytes[..16]),
+                Ok(Shape::Relayed(header)) => prop_assert_eq!(&header.relayed()[..], &bytes[..16]),
                 Ok(Shape::Notice(header)) => prop_assert_eq!(&header.notice()[..], &bytes[..16]),
                 Err(_) => {}
             }
@@ -144,6 +166,7 @@ mod tests {
         assert_eq!(Shape::of(&[]), Err(DropReason::Empty));
         assert_eq!(Shape::of(&good), Err(DropReason::TooShort));
         assert_eq!(with(0, 0x05), Err(DropReason::UnknownKind));
+        assert_eq!(with(0, 0x12), Err(DropReason::TooShort));
         assert_eq!(with(0, 0xc1), Ok(Shape::Bare));
         assert_eq!(with(1, 64), Err(DropReason::LaneOutOfRange));
         assert_eq!(with(2, 1), Err(DropReason::HeaderNotZero));

@@ -1,10 +1,12 @@
-//! Relaying: a datagram of two other hosts inside the envelope of a neighbour (PROTOCOL 5). What it is, and where it goes next.
+//! Relaying: a datagram of two other hosts by way of a neighbour (PROTOCOL 5). What it is, and where it goes next.
 //!
+//! An envelope becomes a relayed envelope. Its head is sealed anew for every hop; behind it is what the source sealed for the target:
 //! ```text
-//!  0           1        9        17
-//! | hop limit | source | target | an envelope, a notice or a bare QUIC packet ...
+//!  0        16          17       25       33                     49    65
+//! | header | hop limit | source | target | the carried header   | tag | the carried chunks and tag, as they are ... |
 //! ```
-//! Ids are the first 8 bytes of hosts' ids. What it carries is sealed for the target; whoever passes it on cannot open it.
+//! A notice or a bare QUIC packet goes in a chunk of an ordinary envelope, behind hop limit, source and target. Ids are the first 8
+//! bytes of hosts' ids. What is carried is sealed for the target; whoever passes it on cannot open it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,16 +15,20 @@ use weft_api::id::HostId;
 
 use crate::chunk::{CHUNK_HEAD_LEN, relayed_head};
 use crate::drop::DropReason;
-use crate::envelope::OVERHEAD;
+use crate::envelope::{HEADER_LEN, KIND_ENVELOPE, KIND_RELAYED, TAG_LEN};
 use crate::session::Path;
 use crate::switch::allowance::{Allowances, Rate};
 
-/// Bytes between the head of the chunk and what it carries.
+/// Bytes of hop limit, source and target.
 pub const RELAY_LEN: usize = 17;
-/// Bytes between the neighbour's envelope and what it carries.
-pub const RELAY_HEAD_LEN: usize = CHUNK_HEAD_LEN + RELAY_LEN;
-/// What a relay takes of every datagram.
-pub const RELAY_OVERHEAD: usize = OVERHEAD + RELAY_HEAD_LEN;
+/// Bytes of a chunk before what it carries.
+pub const RELAY_CHUNK_LEN: usize = CHUNK_HEAD_LEN + RELAY_LEN;
+/// Bytes that the head of a relayed envelope seals: the carried header too, so that index and counter are not seen on the way.
+pub const RELAY_HEAD_LEN: usize = RELAY_LEN + HEADER_LEN;
+/// Bytes of a relayed envelope before what it carries sealed: header, head and tag.
+pub const RELAY_FRONT: usize = HEADER_LEN + RELAY_HEAD_LEN + TAG_LEN;
+/// What a relay takes of every envelope; where the carried one begins before it is covered, and after it is uncovered.
+pub const RELAY_OVERHEAD: usize = RELAY_FRONT - HEADER_LEN;
 /// A relayed datagram of at most this length, a QUIC packet outside an envelope, gets through whatever a hop passes: in fragments.
 /// A longer one does not, so that the source's probes find out what does.
 pub const RELAY_ANYWAY: usize = 1200;
@@ -61,18 +67,42 @@ impl Relayed {
         Ok(Self { limit, source, target: HostId(target) })
     }
 
-    /// The bytes before `len` carried bytes, the chunk's own head included.
+    /// Reads the opened head of a relayed envelope. It carries nothing but an envelope that is not relayed itself.
+    #[inline]
+    pub fn read_head(head: &[u8; RELAY_HEAD_LEN]) -> Result<Self, DropReason> {
+        match head[RELAY_LEN] {
+            KIND_ENVELOPE => Self::read(head),
+            KIND_RELAYED => Err(DropReason::RelayNested),
+            _ => Err(DropReason::RelayGarbled),
+        }
+    }
+
+    /// Makes the head of a relayed envelope out of the header of the carried one, which begins at [`RELAY_OVERHEAD`]; to be sealed
+    /// then.
+    #[inline]
+    pub fn cover(&self, front: &mut [u8; RELAY_FRONT]) {
+        front.copy_within(RELAY_OVERHEAD.., HEADER_LEN + RELAY_LEN);
+        self.readdress(front);
+    }
+
+    /// Says in an opened head how far it may still go; to be sealed again then.
+    #[inline]
+    pub fn readdress(&self, front: &mut [u8; RELAY_FRONT]) {
+        front[HEADER_LEN..HEADER_LEN + RELAY_LEN].copy_from_slice(&self.body());
+    }
+
+    /// The bytes of a chunk before `len` carried bytes, the chunk's own head included.
     #[inline]
     #[must_use]
-    pub fn head(&self, len: u16) -> [u8; RELAY_HEAD_LEN] {
-        let mut head = [0; RELAY_HEAD_LEN];
+    pub fn chunk(&self, len: u16) -> [u8; RELAY_CHUNK_LEN] {
+        let mut head = [0; RELAY_CHUNK_LEN];
         let (chunk, body) = head.split_at_mut(CHUNK_HEAD_LEN);
         chunk.copy_from_slice(&relayed_head(len + RELAY_LEN as u16));
         body.copy_from_slice(&self.body());
         head
     }
 
-    /// The same without the chunk's own head.
+    /// Hop limit, source and target.
     #[inline]
     #[must_use]
     pub fn body(&self) -> [u8; RELAY_LEN] {
@@ -82,6 +112,13 @@ impl Relayed {
         body[9..].copy_from_slice(&self.target.0);
         body
     }
+}
+
+/// Puts the carried header of an opened head in the tag's place: from [`RELAY_OVERHEAD`] on there is the envelope that the source
+/// sealed.
+#[inline]
+pub fn uncover(front: &mut [u8; RELAY_FRONT]) {
+    front.copy_within(HEADER_LEN + RELAY_LEN..HEADER_LEN + RELAY_HEAD_LEN, RELAY_OVERHEAD);
 }
 
 /// What becomes of a relayed datagram.
@@ -192,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::chunk::{Chunk, ChunkKind, Chunks};
+    use crate::envelope::Header;
 
     fn id(n: u8) -> HostId {
         HostId([n; 8])
@@ -245,15 +283,53 @@ mod tests {
             let _ = Relayed::read(&body);
             let whole = [&[limit][..], &fixed, &body].concat();
             match Relayed::read(&whole) {
-                Ok(read) => prop_assert_eq!(&read.head(0)[CHUNK_HEAD_LEN..], &whole[..RELAY_LEN]),
+                Ok(read) => prop_assert_eq!(&read.chunk(0)[CHUNK_HEAD_LEN..], &whole[..RELAY_LEN]),
                 Err(_) => prop_assert!(limit > MAX_HOPS || body.is_empty()),
             }
         }
 
         #[test]
-        fn heads_go_round(limit in 0..=MAX_HOPS, source: [u8; 8], target: [u8; 8], carried in prop::collection::vec(any::<u8>(), 1..300)) {
+        fn any_head_is_read_or_has_a_name(limit in 0u8..12, ids: [u8; 16], kind in 0x0fu8..0x14, rest: [u8; 15]) {
+            let head: [u8; RELAY_HEAD_LEN] = [&[limit][..], &ids, &[kind], &rest].concat().try_into().unwrap();
+            match Relayed::read_head(&head) {
+                Ok(read) => {
+                    prop_assert!(kind == KIND_ENVELOPE && limit <= MAX_HOPS);
+                    prop_assert_eq!(&read.body()[..], &head[..RELAY_LEN]);
+                }
+                Err(DropReason::RelayNested) => prop_assert_eq!(kind, KIND_RELAYED),
+                Err(reason) => {
+                    prop_assert_eq!(reason, DropReason::RelayGarbled);
+                    prop_assert!(kind != KIND_ENVELOPE || limit > MAX_HOPS);
+                }
+            }
+        }
+
+        #[test]
+        fn an_envelope_is_covered_readdressed_and_uncovered(
+            limit in 1..=MAX_HOPS, source: [u8; 8], target: [u8; 8], lane in 0u8..64, index: u32, counter in 0u64..1 << 32,
+            hop: [u8; HEADER_LEN], tag: [u8; TAG_LEN],
+        ) {
+            let carried = Header { lane, index, counter }.envelope();
+            let relayed = Relayed { limit, source: HostId(source), target: HostId(target) };
+            let mut front = [0; RELAY_FRONT];
+            front[RELAY_OVERHEAD..].copy_from_slice(&carried);
+            let head = |front: &[u8; RELAY_FRONT]| *front[HEADER_LEN..].first_chunk::<RELAY_HEAD_LEN>().unwrap();
+            relayed.cover(&mut front);
+            // Sealing writes these.
+            front[..HEADER_LEN].copy_from_slice(&hop);
+            front[HEADER_LEN + RELAY_HEAD_LEN..].copy_from_slice(&tag);
+            prop_assert_eq!(Relayed::read_head(&head(&front)), Ok(relayed));
+            let onward = Relayed { limit: limit - 1, ..relayed };
+            onward.readdress(&mut front);
+            prop_assert_eq!(Relayed::read_head(&head(&front)), Ok(onward));
+            uncover(&mut front);
+            prop_assert_eq!(&front[RELAY_OVERHEAD..], &carried[..]);
+        }
+
+        #[test]
+        fn chunks_go_round(limit in 0..=MAX_HOPS, source: [u8; 8], target: [u8; 8], carried in prop::collection::vec(any::<u8>(), 1..300)) {
             let head = Relayed { limit, source: HostId(source), target: HostId(target) };
-            let bytes = [&head.head(carried.len() as u16)[..], &carried].concat();
+            let bytes = [&head.chunk(carried.len() as u16)[..], &carried].concat();
             let Some(Ok(Chunk { kind: ChunkKind::Relayed, body })) = Chunks::new().next_in(&bytes) else { panic!() };
             prop_assert_eq!(Relayed::read(&bytes[body.clone()]), Ok(head));
             prop_assert_eq!(&bytes[body][RELAY_LEN..], &carried[..]);

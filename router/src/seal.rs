@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::drop::DropReason;
 use crate::envelope::{HEADER_LEN, Header, OVERHEAD, TAG_LEN};
+use crate::relay::{RELAY_FRONT, RELAY_HEAD_LEN};
 
 const CHAIN_LEN: usize = 32;
 const AWS_LC_KEY_LEN: usize = 32;
@@ -110,7 +111,18 @@ impl SealKey {
     /// If `datagram` is shorter than an empty envelope.
     #[inline]
     pub fn seal(&self, header: Header, datagram: &mut [u8]) {
-        let header_bytes = header.envelope();
+        self.seal_under(header, header.envelope(), datagram);
+    }
+
+    /// The same for the head of a relayed envelope ([`crate::relay`]): what is behind it stays as it is. Both kinds share the
+    /// counters; the kind is part of what the tag covers, so that neither opens as the other.
+    #[inline]
+    pub fn seal_head(&self, header: Header, front: &mut [u8; RELAY_FRONT]) {
+        self.seal_under(header, header.relayed(), front);
+    }
+
+    #[inline]
+    fn seal_under(&self, header: Header, header_bytes: [u8; HEADER_LEN], datagram: &mut [u8]) {
         let (header_out, rest) = datagram.split_at_mut(HEADER_LEN);
         header_out.copy_from_slice(&header_bytes);
         let (chunks, tag_out) = rest.split_at_mut(rest.len() - TAG_LEN);
@@ -137,8 +149,31 @@ impl OpenKey {
     /// [`DropReason::NotAuthentic`]; the bytes are then worthless.
     #[inline]
     pub fn open<'d>(&self, header: Header, datagram: &'d mut [u8]) -> Result<&'d mut [u8], DropReason> {
+        self.open_under(header, header.envelope(), datagram)
+    }
+
+    /// The same for the head of a relayed envelope, at the beginning of `datagram`. What is behind the head is not looked at.
+    ///
+    /// # Errors
+    /// [`DropReason::NotAuthentic`], and [`DropReason::TooShort`] if there is no whole head.
+    #[inline]
+    pub fn open_head<'d>(
+        &self,
+        header: Header,
+        datagram: &'d mut [u8],
+    ) -> Result<&'d mut [u8; RELAY_HEAD_LEN], DropReason> {
+        let front = datagram.get_mut(..RELAY_FRONT).ok_or(DropReason::TooShort)?;
+        self.open_under(header, header.relayed(), front)?.first_chunk_mut().ok_or(DropReason::TooShort)
+    }
+
+    #[inline]
+    fn open_under<'d>(
+        &self,
+        header: Header,
+        header_bytes: [u8; HEADER_LEN],
+        datagram: &'d mut [u8],
+    ) -> Result<&'d mut [u8], DropReason> {
         let len = datagram.len().checked_sub(OVERHEAD).ok_or(DropReason::TooShort)?;
-        let header_bytes = header.envelope();
         let body = &mut datagram[HEADER_LEN..];
         match &self.0 {
             Key::Aegis128L(key) => {
@@ -229,6 +264,38 @@ mod tests {
             bad[at] ^= 1 << bit;
             if let Ok(Shape::Envelope(header)) = Shape::of(&bad) {
                 prop_assert_eq!(open.open(header, &mut bad).err(), Some(DropReason::NotAuthentic));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn heads_open_as_sealed_and_as_nothing_else(
+            which in 0usize..3, lane in 0u8..64, index: u32, counter in 0u64..1 << 32,
+            head: [u8; RELAY_HEAD_LEN], behind in prop::collection::vec(any::<u8>(), 17..300),
+            flip in any::<prop::sample::Index>(), bit in 0u8..8,
+        ) {
+            let (seal, open) = keys(Cipher::ALL[which], 1);
+            let header = Header { lane, index, counter };
+            let mut front = [0; RELAY_FRONT];
+            front[HEADER_LEN..HEADER_LEN + RELAY_HEAD_LEN].copy_from_slice(&head);
+            seal.seal_head(header, &mut front);
+            let good = [&front[..], &behind].concat();
+            prop_assert_eq!(Shape::of(&good), Ok(Shape::Relayed(header)));
+            prop_assert_eq!(open.open(header, &mut good.clone()).err(), Some(DropReason::NotAuthentic));
+            prop_assert_eq!(open.open(header, &mut front.clone()).err(), Some(DropReason::NotAuthentic), "another kind");
+            let mut sealed = front;
+            seal.seal(header, &mut sealed);
+            prop_assert_eq!(open.open_head(header, &mut sealed).err(), Some(DropReason::NotAuthentic), "another kind");
+
+            let mut opened = good.clone();
+            prop_assert_eq!(&*open.open_head(header, &mut opened).unwrap(), &head);
+            prop_assert_eq!(&opened[RELAY_FRONT..], &behind[..]);
+
+            let mut bad = good;
+            bad[flip.index(RELAY_FRONT)] ^= 1 << bit;
+            if let Ok(Shape::Relayed(header)) = Shape::of(&bad) {
+                prop_assert_eq!(open.open_head(header, &mut bad).err(), Some(DropReason::NotAuthentic));
             }
         }
     }

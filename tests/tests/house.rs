@@ -45,7 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weft-lab", &[]),
     ("weft-demo", &["weft-lab"]),
     ("weft-sim", &["weft-agent", "weft-api", "weft-router", "weft-router-io"]),
-    ("weft-bench", &["weft-lab", "weft-api", "weft-router"]),
+    ("weft-bench", &["weft-lab", "weft-api", "weft-router", "weft-router-io"]),
     (
         "weft-tests",
         &["weft-lab", "weft-api", "weft-router", "weft-router-io", "weft-agent", "weft-controller-state"],

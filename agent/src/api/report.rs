@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weft_api::fact::Item;
+use weft_api::fact::{Item, Items};
 use weft_api::id::{HostId, NetworkId};
 use weft_api::network::{DEFAULT_MTU, Network};
 use weft_api::report::{
@@ -11,7 +11,7 @@ use weft_api::report::{
 };
 use weft_api::roster::{RosterRecord, Standing};
 use weft_router::offload::Offloads;
-use weft_router::switch::{Frozen, Owner};
+use weft_router::switch::{Frozen, Owner, Table};
 use weft_router_io::lane::Granted;
 use weft_router_io::node::MeshView;
 
@@ -92,27 +92,31 @@ impl Api {
                 reachable: true,
             });
         }
-        for (host, _) in members(&view).filter(|(host, _)| *host != me) {
-            let reachable = self.reaches(&view, host);
-            for item in items(&view, host) {
-                if let Item::Endpoint(endpoint) = item {
-                    // As the switch does: what lies outside its host's blocks is no claim.
-                    let may = |ip: &&IpAddr| tables::may_claim(&view, endpoint.network, host, **ip);
-                    let addresses: Vec<IpAddr> = endpoint.addresses.iter().filter(may).copied().collect();
-                    if addresses.is_empty() {
-                        continue;
-                    }
-                    let pinned = Item::Pinned(endpoint.network, endpoint.mac);
-                    endpoints.push(Endpoint {
-                        pinned: items(&view, host).contains(&pinned),
-                        container: named(&endpoint.container, || "-".into()),
-                        network: name(endpoint.network),
-                        addresses,
-                        mac: endpoint.mac,
-                        host: host_name(&view, host),
-                        reachable,
-                    });
+        let divided: BTreeMap<NetworkId, Table> = self
+            .book
+            .networks()
+            .iter()
+            .map(|network| (network.id, tables::divide(me, network, &view)))
+            .collect();
+        for (host, record) in members(&view).filter(|(host, _)| *host != me) {
+            let (reachable, items) = (self.reaches(&view, host), items(&view, host));
+            for mut endpoint in items.endpoints() {
+                // As the switch does: what lies outside its host's blocks is no claim.
+                let table = divided.get(&endpoint.network);
+                let theirs = |ip| table.and_then(|table| table.owner_of(ip)) == Some(Owner::Host(host));
+                endpoint.addresses.retain(|ip| theirs(*ip));
+                if endpoint.addresses.is_empty() {
+                    continue;
                 }
+                endpoints.push(Endpoint {
+                    pinned: items.contain(&Item::Pinned(endpoint.network, endpoint.mac)),
+                    container: named(&endpoint.container, || "-".into()),
+                    network: name(endpoint.network),
+                    addresses: endpoint.addresses,
+                    mac: endpoint.mac,
+                    host: record.name.clone(),
+                    reachable,
+                });
             }
         }
         endpoints.sort_by(|a, b| (&a.network, &a.addresses).cmp(&(&b.network, &b.addresses)));
@@ -156,18 +160,15 @@ impl Api {
             let has = if here {
                 present.ready.contains(&network.id)
             } else {
-                items(view, host).contains(&Item::Network(network.id))
+                items(view, host).contain(&Item::Network(network.id))
             };
             if has {
                 hosts.push(record.name.clone());
             }
-            for item in items(view, host) {
-                match item {
-                    Item::Endpoint(endpoint) if !here && endpoint.network == network.id => {
-                        endpoints += 1;
-                        used.extend(&endpoint.addresses);
-                    }
-                    _ => {}
+            if !here {
+                for endpoint in items(view, host).endpoints().filter(|e| e.network == network.id) {
+                    endpoints += 1;
+                    used.extend(&endpoint.addresses);
                 }
             }
         }
@@ -204,7 +205,6 @@ impl Api {
 
     fn host(&self, view: &MeshView, id: HostId, record: &RosterRecord) -> Host {
         let items = items(view, id);
-        let endpoints = items.iter().filter(|item| matches!(item, Item::Endpoint(_))).count();
         Host {
             name: record.name.clone(),
             id,
@@ -215,15 +215,15 @@ impl Api {
             reachable: self.reaches(view, id),
             through: view.through.get(&id).map(|hop| host_name(view, *hop)),
             addresses: items
-                .iter()
+                .decoded()
                 .filter_map(|item| match item {
-                    Item::Address(address) => Some(*address),
+                    Item::Address(address) => Some(address),
                     _ => None,
                 })
                 .collect(),
-            endpoints,
-            version: items.iter().find_map(|item| match item {
-                Item::Version(version) => Some(version.clone()),
+            endpoints: items.endpoints().count(),
+            version: items.decoded().find_map(|item| match item {
+                Item::Version(version) => Some(version),
                 _ => None,
             }),
         }
@@ -309,8 +309,8 @@ pub(super) fn members(view: &MeshView) -> impl Iterator<Item = (HostId, &RosterR
     records.map(|(id, record)| (*id, record))
 }
 
-pub(super) fn items(view: &MeshView, host: HostId) -> &[Item] {
-    view.facts.get(&host).map_or(&[], |facts| &facts.1)
+pub(super) fn items(view: &MeshView, host: HostId) -> Items {
+    view.facts.get(&host).map_or_else(Items::default, |facts| facts.items.clone())
 }
 
 pub(super) fn host_name(view: &MeshView, host: HostId) -> String {

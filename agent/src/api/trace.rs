@@ -48,7 +48,7 @@ impl Api {
             return trace.step(says.to_owned(), decided(view, &of_network));
         }
         let Some((host, says, because)) = self.holder(view, network.id, address) else {
-            let has = |host: HostId| items(view, host).contains(&Item::Network(network.id));
+            let has = |host: HostId| items(view, host).contain(&Item::Network(network.id));
             let hosts: Vec<String> =
                 members(view).filter(|(host, _)| has(*host)).map(|(_, record)| record.name.clone()).collect();
             let says =
@@ -59,7 +59,7 @@ impl Api {
         self.to_host(view, host, trace);
         if trace.arrives && host != self.identity.id() {
             let bridge = network.id.bridge_name();
-            let has = items(view, host).contains(&Item::Network(network.id));
+            let has = items(view, host).contain(&Item::Network(network.id));
             match has {
                 true => {
                     trace.step(format!("out of the tap into the bridge {bridge} there"), said(view, host))
@@ -99,10 +99,8 @@ impl Api {
             Some((DecisionKey::Block(network, range), format!("{range} is its block"), owner))
         };
         let (key, whose, owner) = leased().or_else(held)?;
-        let endpoint = items(view, owner).iter().find_map(|item| match item {
-            Item::Endpoint(e) if e.network == network && e.addresses.contains(&address) => Some(e),
-            _ => None,
-        })?;
+        let items = items(view, owner);
+        let endpoint = items.endpoints().find(|e| e.network == network && e.addresses.contains(&address))?;
         let name = if endpoint.container.is_empty() { "a container" } else { endpoint.container.as_str() };
         let because = format!("{}; {whose}, {}", said(view, owner), decided(view, &key));
         Some((owner, format!("{name} on {} has it, MAC {}", host_name(view, owner), endpoint.mac), because))
@@ -160,7 +158,7 @@ fn decided(view: &MeshView, key: &DecisionKey) -> String {
 fn said(view: &MeshView, host: HostId) -> String {
     match view.facts.get(&host) {
         Some(facts) => {
-            let version = facts.0;
+            let version = facts.version;
             format!("fact {}.{} of {}", version.boot, version.sequence, host_name(view, host))
         }
         None => format!("{} has said nothing yet", host_name(view, host)),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use thiserror::Error;
-use weft_api::fact::Item;
 use weft_api::id::{HostId, Mac, NetworkId};
 use weft_ipam::space::ClaimError;
 
@@ -221,11 +220,8 @@ impl Pages {
     }
 
     fn holder_there(&self, host: HostId, network: NetworkId, address: IpAddr) -> Option<String> {
-        let items = &self.view.facts.get(&host)?.1;
-        let there = items.iter().find_map(|item| match item {
-            Item::Endpoint(e) if e.network == network && e.addresses.contains(&address) => Some(e),
-            _ => None,
-        })?;
+        let mut said = self.view.facts.get(&host)?.items.endpoints();
+        let there = said.find(|e| e.network == network && e.addresses.contains(&address))?;
         let host = self.host_name(host);
         Some(if there.container.is_empty() {
             format!("a container on {host}")

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 use weft_api::decision::{DecisionBody, DecisionKey};
-use weft_api::fact::Item;
 use weft_api::id::NetworkId;
 use weft_api::network::{Network, Subnet};
 use weft_api::request::RangeHeld;
@@ -120,9 +119,11 @@ impl Book {
     #[must_use]
     pub fn in_use(&self, network: NetworkId) -> bool {
         let pages = self.pages();
-        let on = |item: &Item| matches!(item, Item::Endpoint(endpoint) if endpoint.network == network);
+        let elsewhere = pages.view.facts.iter().filter(|(host, _)| **host != self.me);
         pages.endpoints.values().any(|endpoint| endpoint.network == network)
-            || pages.view.facts.iter().any(|(host, facts)| *host != self.me && facts.1.iter().any(on))
+            || elsewhere
+                .flat_map(|(_, facts)| facts.items.endpoints())
+                .any(|endpoint| endpoint.network == network)
     }
 
     /// Docker got this range for a network that it is about to make.

@@ -68,15 +68,19 @@ pub enum LoanError {
 
 impl Book {
     /// Lends an address of a block of this host, if it is free; what is then to be decided. Lent to the same host already, it is
-    /// the same loan.
+    /// the same loan or lease.
     pub fn lend(&self, network: NetworkId, address: IpAddr, to: HostId) -> Result<Lend, LoanError> {
         let _one_at_a_time = self.writing();
         let pages = self.pages();
         if let Some(loan) = pages.loan(network, address).filter(|loan| loan.to == to) {
             return Ok(Lend { network, address, to: Some(to), seen: loan.seen });
         }
-        pages.may_lend(network, address, to)?;
         let seen = revision(&pages.view, &DecisionKey::Lease(network, address));
+        if lessee(&pages.view, network, address) == Some(to) {
+            // Written down again it would stand for ever: nothing newer is going to be decided.
+            return Ok(Lend { network, address, to: Some(to), seen });
+        }
+        pages.may_lend(network, address, to)?;
         drop(pages);
         self.enter(vec![Change::Lend(network, address, Loan { to, seen, since: now() })])?;
         Ok(Lend { network, address, to: Some(to), seen })

@@ -69,12 +69,15 @@ impl Pages {
     }
 
     pub(super) fn learn(&mut self, view: Arc<MeshView>) {
-        let networks = view.decisions.values().filter_map(|d| match &d.body {
+        let before = std::mem::replace(&mut self.view, view);
+        if Arc::ptr_eq(&before.decisions, &self.view.decisions) {
+            return;
+        }
+        let networks = self.view.decisions.values().filter_map(|d| match &d.body {
             Some(DecisionBody::Network(network)) => Some((network.id, network.clone())),
             _ => None,
         });
         self.networks = networks.collect();
-        self.view = view;
         self.divide();
         self.no_block.retain(|key, _| self.spaces.contains_key(key));
     }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-use weft_api::fact::{Endpoint as Fact, FactVersion, Item};
+use weft_api::fact::{Endpoint as Fact, FactVersion, Item, Items};
 use weft_api::id::{HostKey, Mac, MeshKey, NetworkId};
 use weft_api::network::{Network, Origin, Subnet};
 use weft_api::roster::{Roles, RosterRecord, Standing};
-use weft_router_io::node::{MeshView, Stored};
+use weft_router_io::node::{HostFacts, MeshView, Stored};
 
 use super::{Book, GiveError, Listed, NoBlock};
 use crate::state::Ledger;
@@ -35,7 +35,7 @@ pub fn view(blocks: &[(u8, u8)]) -> MeshView {
             standing: Standing::Member,
             under: weft_api::roster::Under::default(),
         };
-        view.roster.insert(host(n).id(), record);
+        Arc::make_mut(&mut view.roster).insert(host(n).id(), record);
     }
     let subnet = Subnet { range: RANGE.parse().unwrap(), gateway: "10.32.0.1".parse().unwrap() };
     let network = Network {
@@ -48,7 +48,7 @@ pub fn view(blocks: &[(u8, u8)]) -> MeshView {
     };
     let mut decide = |revision, key: DecisionKey, body| {
         let decision = Decision { mesh, revision, signer: host(1), key: key.clone(), body: Some(body) };
-        view.decisions.insert(key, decision);
+        Arc::make_mut(&mut view.decisions).insert(key, decision);
     };
     decide(1, DecisionKey::Network(NET), DecisionBody::Network(network));
     for (block, owner) in blocks {
@@ -152,7 +152,8 @@ fn the_holder_on_another_host_is_named() {
         addresses: vec![ip("10.32.0.5")],
         container: "beta".into(),
     });
-    view.facts.insert(host(2).id(), Arc::new((FactVersion::default(), vec![fact])));
+    let facts = HostFacts { version: FactVersion::default(), items: Items::new(vec![fact.encode()]) };
+    Arc::make_mut(&mut view.facts).insert(host(2).id(), facts);
     bench.book.learn(Arc::new(view));
     let said = bench.give(Some("10.32.0.5")).unwrap_err().to_string();
     assert!(said.contains("container beta on h2"), "{said}");

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
 use weft_api::id::{HostId, NetworkId};
 use weft_ipam::block::block_of;
-use weft_router_io::node::{MeshView, Stored};
+use weft_router_io::node::{HostFacts, MeshView, Stored};
 
 /// Every block that some host holds.
 pub fn blocks(view: &MeshView) -> impl Iterator<Item = (NetworkId, IpNet, HostId)> {
@@ -63,18 +63,20 @@ pub fn holder(view: &MeshView, network: NetworkId, range: IpNet, address: IpAddr
 #[must_use]
 pub fn view_of(stored: &Stored) -> MeshView {
     let mut view = MeshView::default();
+    let (roster, facts) = (Arc::make_mut(&mut view.roster), Arc::make_mut(&mut view.facts));
+    let decisions = Arc::make_mut(&mut view.decisions);
     for record in stored.roster.iter().filter_map(|signed| signed.peek().ok()) {
-        view.roster.insert(record.key.id(), record);
+        roster.insert(record.key.id(), record);
     }
     for record in &stored.facts {
         if let Ok(head) = record.head.peek() {
-            view.facts.insert(head.owner, Arc::new((head.version, record.items.decoded().collect())));
+            facts.insert(head.owner, HostFacts { version: head.version, items: record.items.clone() });
         }
     }
     for decision in stored.decisions.iter().filter_map(|signed| signed.peek().ok()) {
         let newer = |known: &Decision| known.revision > decision.revision;
-        if !view.decisions.get(&decision.key).is_some_and(newer) {
-            view.decisions.insert(decision.key.clone(), decision);
+        if !decisions.get(&decision.key).is_some_and(newer) {
+            decisions.insert(decision.key.clone(), decision);
         }
     }
     view

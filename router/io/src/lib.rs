@@ -6,7 +6,7 @@ pub mod capture;
 pub mod join;
 pub mod lane;
 pub mod node;
-mod quic;
+pub mod quic;
 mod sys;
 pub mod tables;
 pub mod tap;

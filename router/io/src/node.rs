@@ -30,7 +30,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use weft_api::decision::{Decision, DecisionKey};
 use weft_api::error::ApiError;
-use weft_api::fact::{FactVersion, Item};
+use weft_api::fact::{FactVersion, Item, Items};
 use weft_api::id::{HostId, HostKey, MeshKey, NetworkId};
 use weft_api::report::Link;
 use weft_api::request::Admitted;
@@ -73,25 +73,34 @@ const MEASURE_EVERY: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(1);
 const FINEST: Duration = Duration::from_millis(1);
 
-/// The mesh as this host knows it.
+/// What a host says of itself, in the very bytes that the mesh holds.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Which version.
+    pub version: FactVersion,
+    /// What it says, its links too.
+    pub items: Items,
+}
+
+/// The mesh as this host knows it. Clones share what has not changed.
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct MeshView {
     /// Every record, of removed members too.
-    pub roster: BTreeMap<HostId, RosterRecord>,
+    pub roster: Arc<BTreeMap<HostId, RosterRecord>>,
     /// The mesh key that signs them now.
     pub signer: Option<MeshKey>,
     /// How many times the mesh key has been rotated.
     pub rotations: u32,
     /// Other successors that were refused: the number, and the key.
     pub rivals: Vec<(u32, MeshKey)>,
-    /// What members say of themselves, this host's own facts too, their links aside; the last known of those that cannot be reached.
-    pub facts: BTreeMap<HostId, Arc<(FactVersion, Vec<Item>)>>,
+    /// What members say of themselves, this host's own facts too; the last known of those that cannot be reached.
+    pub facts: Arc<BTreeMap<HostId, HostFacts>>,
     /// What the controller says.
-    pub decisions: BTreeMap<DecisionKey, Decision>,
+    pub decisions: Arc<BTreeMap<DecisionKey, Decision>>,
     /// Members to which there is a way, by a link or over other members; this host too.
-    pub reachable: BTreeSet<HostId>,
+    pub reachable: Arc<BTreeSet<HostId>>,
     /// The first hop towards those without a link to this host.
-    pub through: BTreeMap<HostId, HostId>,
+    pub through: Arc<BTreeMap<HostId, HostId>>,
 }
 
 /// What the agent must answer or know.
@@ -269,8 +278,9 @@ impl Node {
         timeout(OPEN_TIMEOUT, open).await.ok().flatten().ok_or(StreamError::Busy(host))
     }
 
-    /// The networks that this host has, and what is known of them; replaces those of before.
-    pub fn set_networks(&self, networks: Vec<Table>) {
+    /// The networks that this host has, and what is known of them; replaces those of before. Whose bridges are tied is the node's
+    /// to say.
+    pub fn set_networks(&self, networks: Vec<Arc<Table>>) {
         self.0.segments.set_networks(&networks.iter().map(|table| table.network).collect());
         self.0.engine.set_networks(networks);
     }

@@ -15,7 +15,7 @@ use weft_router::envelope::{COUNTER_STOP, COUNTER_WORN, MAX_LANES};
 use weft_router::relay::RelayTable;
 use weft_router::replay::ReplayWindow;
 use weft_router::seal::{OpenKey, SealKey};
-use weft_router::session::{self, Remote};
+use weft_router::session;
 use weft_router::switch::Table;
 
 /// Indexes of erased keys that are remembered, so that what comes late has a name.
@@ -373,11 +373,11 @@ impl LaneWindow {
         self.replay.check(counter)
     }
 
-    /// See [`ReplayWindow::accept`]. `true` if this, the newest so far, came from another address than the newest before that
-    /// came by UDP.
-    pub(crate) fn accept(&mut self, counter: u64, from: Remote) -> Result<bool, DropReason> {
+    /// See [`ReplayWindow::accept`]. `from` if it shows where the peer sends from; `true` if that, the newest so far, is another
+    /// address than the newest before.
+    pub(crate) fn accept(&mut self, counter: u64, from: Option<SocketAddr>) -> Result<bool, DropReason> {
         let newest = self.replay.accept(counter)?;
-        let Remote::Udp(from) = from else { return Ok(false) };
+        let Some(from) = from else { return Ok(false) };
         if !newest || self.newest_from == Some(from) {
             return Ok(false);
         }
@@ -465,9 +465,8 @@ mod tests {
         let key = || Chain::first(&[1; 32]).open_key(Cipher::ChaCha20Poly1305, Direction::FromDialler);
         let [before, next] = [1, 2].map(|index| ReceiveEpoch::new(HostId([1; 8]), index, key()));
         let [old, new] = ["192.0.2.1:1", "192.0.2.2:1"].map(|a| a.parse().unwrap());
-        let accept = |epoch: &ReceiveEpoch, counter, from| {
-            epoch.with_window(0, |w| w.accept(counter, Remote::Udp(from)))
-        };
+        let accept =
+            |epoch: &ReceiveEpoch, counter, from| epoch.with_window(0, |w| w.accept(counter, Some(from)));
         assert_eq!(accept(&before, 0, old), Ok(false));
         next.follow(&before);
         assert_eq!((accept(&next, 0, new), accept(&next, 1, new)), (Ok(true), Ok(false)));

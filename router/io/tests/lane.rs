@@ -4,245 +4,28 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helper functions too")]
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use etherparse::PacketBuilder;
-use tokio::sync::mpsc::Receiver;
-use weft_api::id::{HostId, Mac, NetworkId};
+use weft_api::id::Mac;
 use weft_api::roster::Cipher;
 use weft_router::drop::DropReason;
 use weft_router::offload::{Gso, Offloads, VnetHeader};
-use weft_router::seal::{Chain, Direction};
 use weft_router::session::{Path as Way, Remote};
+use weft_router::switch::Owner;
 use weft_router::switch::group::Heard;
-use weft_router::switch::{Owner, Table};
-use weft_router_io::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
-use weft_router_io::tables::{Path, ReceiveEpoch, SendEpoch, Tables};
+use weft_router_io::lane::{Aim, ControlChunk, LaneEvent};
+use weft_router_io::tables::{Path, Tables};
 use weft_router_io::tap::TapQueue;
 
+#[path = "lane/pair.rs"]
+mod pair;
 #[path = "lane/waiting.rs"]
 mod waiting;
 
-const NETWORK: NetworkId = NetworkId(7);
-const A: HostId = HostId([1; 8]);
-const B: HostId = HostId([2; 8]);
-const INDEX_AT_A: u32 = 0xa;
-const INDEX_AT_B: u32 = 0xb;
-const DATAGRAM: u16 = 1472;
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Long enough for a lane on a busy machine to do what it should not.
-const SILENCE: Duration = Duration::from_millis(200);
-
-fn ip(side: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 32, side, 2)
-}
-
-fn mac(side: u8) -> Mac {
-    Mac::of_ipv4(ip(side))
-}
-
-/// A lane and what stands where its bridge would be.
-struct Side {
-    lane: LaneHandle,
-    events: Receiver<LaneEvent>,
-    tap: UnixDatagram,
-    sends: Arc<SendEpoch>,
-    receives: Arc<ReceiveEpoch>,
-}
-
-/// `a` sends to the wire, whence the test carries to `b`, and the other way round.
-struct Pair {
-    a: Side,
-    b: Side,
-    wire: UdpSocket,
-}
-
-impl Pair {
-    fn new(cipher: Cipher) -> Self {
-        let wire = UdpSocket::bind("127.0.0.1:0").unwrap();
-        wire.set_read_timeout(Some(PATIENCE)).unwrap();
-        let at = wire.local_addr().unwrap();
-        let chain = Chain::first(&[5; 32]);
-        let keys = |from: Direction| (chain.seal_key(cipher, from), chain.open_key(cipher, from.reversed()));
-        let (seal, open) = keys(Direction::FromDialler);
-        let a = Side::new(
-            0,
-            SendEpoch::new(B, INDEX_AT_B, seal, Some(Path { way: Way::Udp(at), datagram: DATAGRAM })),
-            ReceiveEpoch::new(B, INDEX_AT_A, open),
-        );
-        let (seal, open) = keys(Direction::FromListener);
-        let b = Side::new(
-            1,
-            SendEpoch::new(A, INDEX_AT_A, seal, Some(Path { way: Way::Udp(at), datagram: DATAGRAM })),
-            ReceiveEpoch::new(A, INDEX_AT_B, open),
-        );
-        Self { a, b, wire }
-    }
-
-    /// The next datagram that either lane sent.
-    fn take(&self) -> Vec<u8> {
-        let mut buffer = [0; 2048];
-        let (len, _) = self.wire.recv_from(&mut buffer).expect("a datagram in time");
-        buffer[..len].to_vec()
-    }
-
-    fn give(&self, to: &Side, datagram: &[u8]) {
-        self.wire.send_to(datagram, to.address()).unwrap();
-    }
-}
-
-impl Side {
-    fn new(side: u8, sends: SendEpoch, receives: ReceiveEpoch) -> Self {
-        let (lane, events) = LaneHandle::start(vec![UdpSocket::bind("127.0.0.1:0").unwrap()]).unwrap();
-        let (tap, far) = UnixDatagram::pair().unwrap();
-        tap.set_read_timeout(Some(PATIENCE)).unwrap();
-        let side = Self { lane, events, tap, sends: Arc::new(sends), receives: Arc::new(receives) }
-            .with_table(table(side));
-        side.lane.attach_tap(NETWORK, vec![TapQueue::from_fd(far.into(), Offloads::ALL).unwrap()]);
-        side
-    }
-
-    fn with_table(self, table: Table) -> Self {
-        self.set_table(table);
-        self
-    }
-
-    fn set_table(&self, table: Table) {
-        self.lane.set_tables(Arc::new(Tables {
-            sends: HashMap::from([(self.sends.host(), Arc::clone(&self.sends))]),
-            receives: HashMap::from([(self.receives.index(), Arc::clone(&self.receives))]),
-            networks: HashMap::from([(NETWORK, Arc::new(table))]),
-            ..Tables::default()
-        }));
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.lane.local_addr().unwrap()
-    }
-
-    fn write(&self, vnet: VnetHeader, frame: &[u8]) {
-        self.tap.send(&[&vnet.to_bytes(), frame].concat()).unwrap();
-    }
-
-    fn read(&self) -> (VnetHeader, Vec<u8>) {
-        let mut buffer = vec![0; 70_000];
-        let len = self.tap.recv(&mut buffer).expect("a frame in time");
-        let (vnet, frame) = VnetHeader::parse(&buffer[..len]).unwrap();
-        (vnet, frame.to_vec())
-    }
-
-    fn read_or_nothing(&self) -> Option<(VnetHeader, Vec<u8>)> {
-        let mut buffer = vec![0; 70_000];
-        let len = self.tap.recv(&mut buffer).ok()?;
-        VnetHeader::parse(&buffer[..len]).map(|(vnet, frame)| (vnet, frame.to_vec()))
-    }
-
-    fn reads_nothing(&self) {
-        self.tap.set_read_timeout(Some(SILENCE)).unwrap();
-        assert!(self.tap.recv(&mut [0; 100]).is_err(), "nothing should come out of the tap");
-        self.tap.set_read_timeout(Some(PATIENCE)).unwrap();
-    }
-
-    fn event(&mut self) -> LaneEvent {
-        let since = Instant::now();
-        loop {
-            match self.events.try_recv() {
-                Ok(LaneEvent::FirstAuthentic { .. }) => {}
-                Ok(event) => return event,
-                Err(_) => assert!(since.elapsed() < PATIENCE, "an event in time"),
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Waits until exactly these were dropped.
-    fn drops(&self, expected: &[(DropReason, u64)]) {
-        let expected: BTreeMap<String, u64> =
-            expected.iter().map(|(reason, n)| (reason.label().to_owned(), *n)).collect();
-        eventually(&format!("{expected:?} dropped"), || {
-            let drops = self.lane.drops().by_label();
-            assert!(
-                drops.iter().all(|(name, n)| expected.get(name) >= Some(n)),
-                "{drops:?}, not {expected:?}"
-            );
-            drops == expected
-        });
-    }
-}
-
-fn eventually(what: &str, check: impl FnMut() -> bool) {
-    eventually_within(PATIENCE, what, check);
-}
-
-fn eventually_within(limit: Duration, what: &str, mut check: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !check() {
-        assert!(since.elapsed() < limit, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn table(side: u8) -> Table {
-    let other = 1 - side;
-    let mut table = Table::new(NETWORK, 1340, Vec::new());
-    table.hosts.insert([A, B][usize::from(other)]);
-    table.add_endpoint(mac(side), &[IpAddr::V4(ip(side))], Owner::Here);
-    table.add_endpoint(mac(other), &[IpAddr::V4(ip(other))], Owner::Host([A, B][usize::from(other)]));
-    table
-}
-
-fn udp(destination: Mac, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac(0).0, destination.0)
-        .ipv4(ip(0).octets(), ip(1).octets(), 64)
-        .udp(1000, 2000)
-        .write(&mut frame, payload)
-        .unwrap();
-    frame
-}
-
-/// As the kernel gives it: with the pseudo header's sum for a checksum.
-fn open_udp(id: u16, payload: &[u8]) -> (VnetHeader, Vec<u8>) {
-    let mut frame = udp(mac(1), payload);
-    frame[18..20].copy_from_slice(&id.to_be_bytes());
-    let checksum =
-        etherparse::Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap().to_header().calc_header_checksum();
-    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
-    let mut sum: u32 = frame[26..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    sum += 17 + frame.len() as u32 - 34;
-    let folded = ((sum & 0xffff) + (sum >> 16)) as u16;
-    frame[40..42].copy_from_slice(&folded.to_be_bytes());
-    (
-        VnetHeader { flags: VnetHeader::NEEDS_CSUM, csum_start: 34, csum_offset: 6, ..VnetHeader::default() },
-        frame,
-    )
-}
-
-fn superframe(payload: &[u8], segment: u16) -> (VnetHeader, Vec<u8>) {
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac(0).0, mac(1).0)
-        .ipv4(ip(0).octets(), ip(1).octets(), 64)
-        .tcp(1000, 2000, 1, 4096)
-        .ack(1)
-        .write(&mut frame, payload)
-        .unwrap();
-    let vnet = VnetHeader {
-        flags: VnetHeader::NEEDS_CSUM,
-        gso_type: Gso::Tcp4 as u8,
-        hdr_len: 54,
-        gso_size: segment,
-        csum_start: 34,
-        csum_offset: 16,
-    };
-    (vnet, frame)
-}
-
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
-}
+use pair::*;
 
 #[test]
 fn frames_arrive_under_every_suite() {
@@ -552,16 +335,24 @@ fn control_chunks_cross_sealed() {
     assert_eq!((&body[..], answer, datagram), (&b"ask"[..], false, 1400));
 
     let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let aim = Aim { path: elsewhere.local_addr().ok().map(Way::Udp), ..Aim::default() };
-    assert!(pair.a.lane.send_aimed(&epoch, ControlChunk::Answer(b"here".to_vec()), aim));
-    let mut buffer = [0; 100];
-    let len = elsewhere.recv(&mut buffer).unwrap();
-    elsewhere.send_to(&buffer[..len], pair.b.address()).unwrap();
+    let from_elsewhere = |pair: &mut Pair, chunk| {
+        let aim = Aim { path: elsewhere.local_addr().ok().map(Way::Udp), ..Aim::default() };
+        assert!(pair.a.lane.send_aimed(&epoch, chunk, aim));
+        let mut buffer = [0; 100];
+        let len = elsewhere.recv(&mut buffer).unwrap();
+        elsewhere.send_to(&buffer[..len], pair.b.address()).unwrap();
+    };
+    from_elsewhere(&mut pair, ControlChunk::Answer(b"here".to_vec()));
+    assert!(
+        matches!(pair.b.event(), LaneEvent::Probe { answer: true, .. }),
+        "who looks around has not moved"
+    );
+    from_elsewhere(&mut pair, ControlChunk::Quic(vec![0xc3; 20]));
     let moved = pair.b.event();
     assert!(
         matches!(moved, LaneEvent::Moved { index: INDEX_AT_B, from, .. } if Some(from) == elsewhere.local_addr().ok())
     );
-    assert!(matches!(pair.b.event(), LaneEvent::Probe { answer: true, .. }));
+    assert!(matches!(pair.b.event(), LaneEvent::Quic { .. }));
     pair.a.drops(&[]);
     pair.b.drops(&[]);
 }

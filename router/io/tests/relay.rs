@@ -12,10 +12,12 @@ use etherparse::PacketBuilder;
 use tokio::sync::mpsc::Receiver;
 use weft_api::id::{HostId, Mac, NetworkId};
 use weft_api::roster::Cipher;
+use weft_router::chunk::probe_head;
 use weft_router::drop::DropReason;
+use weft_router::envelope::{HEADER_LEN, Header, TAG_LEN};
 use weft_router::offload::{Gso, Offloads, VnetHeader};
-use weft_router::relay::{MAX_HOPS, RELAY_OVERHEAD, RelayTable, Relayed};
-use weft_router::seal::{Chain, Direction};
+use weft_router::relay::{MAX_HOPS, RELAY_FRONT, RELAY_OVERHEAD, RelayTable, Relayed};
+use weft_router::seal::{Chain, Direction, SealKey};
 use weft_router::session::{Path as Way, Remote};
 use weft_router::switch::{Owner, Table};
 use weft_router_io::lane::{ControlChunk, LaneEvent, LaneHandle};
@@ -46,11 +48,15 @@ fn index(from: usize, to: usize) -> u32 {
     (from * 10 + to) as u32
 }
 
+fn chain(a: usize, b: usize) -> Chain {
+    Chain::first(&[(a * 3 + b) as u8; 32])
+}
+
 fn row() -> Vec<Side> {
     let mut sides: Vec<Side> = (0..3).map(side).collect();
     let addresses: Vec<_> = sides.iter().map(|s| s.lane.local_addr().unwrap()).collect();
     for (a, b) in [(0, 1), (1, 2), (0, 2)] {
-        let chain = Chain::first(&[(a * 3 + b) as u8; 32]);
+        let chain = chain(a, b);
         for (n, peer, from) in [(a, b, Direction::FromDialler), (b, a, Direction::FromListener)] {
             let path = match (n, peer) {
                 (0, 2) | (2, 0) => {
@@ -119,8 +125,12 @@ impl Side {
     }
 
     fn dropped(&self, reason: DropReason) {
+        self.dropped_more(reason, 0);
+    }
+
+    fn dropped_more(&self, reason: DropReason, before: u64) {
         let since = Instant::now();
-        while self.lane.drops().get(reason) == 0 {
+        while self.lane.drops().get(reason) <= before {
             assert!(since.elapsed() < PATIENCE, "{reason:?} in {:?}", self.lane.drops().by_label());
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -218,4 +228,173 @@ fn what_is_not_relayed_has_a_name() {
     sides[0].lane.send_sealed(&to_last, ControlChunk::Relayed([&head[..], b"x"].concat()));
     sides[2].dropped(DropReason::RelayNested);
     assert_eq!(sides[2].tables.sends[&id(1)].sent().datagrams, 0, "nothing went back");
+}
+
+/// The first of the row by hand: its keys, and a socket that says what it wants.
+struct Forger {
+    socket: UdpSocket,
+    to_last: SealKey,
+    to_middle: SealKey,
+    counter: u64,
+}
+
+impl Forger {
+    fn new(sides: &[Side]) -> Self {
+        let key = |to| chain(0, to).seal_key(Cipher::Aes256Gcm, Direction::FromDialler);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(sides[1].lane.local_addr().unwrap()).unwrap();
+        Self { socket, to_last: key(2), to_middle: key(1), counter: 1000 }
+    }
+
+    /// A header under a counter of its own.
+    fn header(&mut self, to: usize) -> Header {
+        self.counter += 1;
+        Header { lane: 0, index: index(0, to), counter: self.counter }
+    }
+
+    /// A probe for the last, padded to an envelope of `len` bytes.
+    fn probe(&mut self, len: usize) -> Vec<u8> {
+        let mut envelope = [&[0; HEADER_LEN][..], &probe_head(false, 1), &[77]].concat();
+        envelope.resize(len.max(envelope.len() + TAG_LEN), 0);
+        let header = self.header(2);
+        self.to_last.seal(header, &mut envelope);
+        envelope
+    }
+
+    /// The same in the middle's cover.
+    fn covered(&mut self, relayed: Relayed, envelope: &[u8]) -> Vec<u8> {
+        let mut datagram = [&[0; RELAY_OVERHEAD][..], envelope].concat();
+        let header = self.header(1);
+        let front: &mut [u8; RELAY_FRONT] = datagram.first_chunk_mut().unwrap();
+        relayed.cover(front);
+        self.to_middle.seal_head(header, front);
+        datagram
+    }
+
+    fn whole(&mut self, len: usize) -> Vec<u8> {
+        let envelope = self.probe(len);
+        self.covered(Relayed::new(id(0), id(2)), &envelope)
+    }
+
+    fn send(&self, datagram: &[u8]) {
+        self.socket.send(datagram).unwrap();
+    }
+}
+
+impl Side {
+    /// The probe comes, and says who brought it.
+    fn probed(&mut self, len: usize) {
+        let there = Remote::Relayed { by: id(1), host: id(0) };
+        let event = self.event();
+        let LaneEvent::Probe { from, body, datagram, .. } = &event else { panic!("{event:?}") };
+        assert_eq!((*from, &body[..], usize::from(*datagram)), (there, &[77][..], len));
+    }
+}
+
+#[test]
+fn whoever_changes_what_a_relay_passes_on_has_it_dropped_by_name() {
+    let mut sides = row();
+    let mut forger = Forger::new(&sides);
+    let good = forger.whole(100);
+    forger.send(&good);
+    sides[2].probed(100);
+    forger.send(&good);
+    sides[1].dropped(DropReason::Replayed);
+
+    // The head is the hop's affair, all of it.
+    for at in [1, 12, HEADER_LEN, HEADER_LEN + 16, HEADER_LEN + 20, RELAY_FRONT - 1] {
+        let mut bad = forger.whole(100);
+        bad[at] ^= 1;
+        let before = sides[1].lane.drops().get(DropReason::NotAuthentic);
+        forger.send(&bad);
+        sides[1].dropped_more(DropReason::NotAuthentic, before);
+    }
+    forger.send(&good[..RELAY_FRONT + TAG_LEN]);
+    sides[1].dropped(DropReason::TooShort);
+    assert_eq!(sides[2].lane.drops().by_label(), BTreeMap::new());
+
+    // The rest is the target's.
+    let (at_middle, at_last) = (sides[1].lane.drops().by_label(), &sides[2].lane);
+    let mut changed: Vec<Vec<u8>> = [RELAY_FRONT, RELAY_FRONT + 5, RELAY_OVERHEAD + 99]
+        .map(|at| {
+            let mut bad = forger.whole(100);
+            bad[at] ^= 1;
+            bad
+        })
+        .into();
+    let other = forger.whole(100);
+    changed.push(forger.whole(100)[..RELAY_OVERHEAD + 99].to_vec());
+    changed.push([&forger.whole(100)[..], &[0]].concat());
+    changed.push([&forger.whole(100)[..RELAY_FRONT], &other[RELAY_FRONT..]].concat());
+    for (n, bad) in (0..).zip(changed) {
+        forger.send(&bad);
+        let since = Instant::now();
+        while at_last.drops().get(DropReason::NotAuthentic) == n {
+            assert!(since.elapsed() < PATIENCE, "change {n}: {:?}", at_last.drops().by_label());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert_eq!(sides[1].lane.drops().by_label(), at_middle, "the relay cannot know");
+    forger.send(&other);
+    sides[2].probed(100);
+}
+
+#[test]
+fn what_an_envelope_is_not_relayed_for_has_a_name() {
+    let sides = row();
+    let mut forger = Forger::new(&sides);
+    let say = |forger: &mut Forger, limit, source: usize, target: usize, envelope: &[u8]| {
+        let covered = forger.covered(Relayed { limit, source: id(source), target: id(target) }, envelope);
+        forger.send(&covered);
+    };
+    let good = forger.probe(60);
+    for (limit, source, target, reason) in [
+        (MAX_HOPS, 0, 9, DropReason::RelayStranger),
+        (MAX_HOPS + 1, 0, 2, DropReason::RelayGarbled),
+        (1, 0, 2, DropReason::RelayHops),
+        (MAX_HOPS, 2, 0, DropReason::RelayLoop),
+        (MAX_HOPS, 0, 3, DropReason::RelayNoRoute),
+        (MAX_HOPS, 0, 1, DropReason::UnknownIndex),
+    ] {
+        say(&mut forger, limit, source, target, &good);
+        sides[1].dropped(reason);
+    }
+    let nested = forger.covered(Relayed::new(id(0), id(2)), &good);
+    say(&mut forger, MAX_HOPS, 0, 2, &nested);
+    sides[1].dropped(DropReason::RelayNested);
+    let before = sides[1].lane.drops().get(DropReason::RelayGarbled);
+    say(&mut forger, MAX_HOPS, 0, 2, &[&[0xc3], &good[1..]].concat());
+    sides[1].dropped_more(DropReason::RelayGarbled, before);
+    assert_eq!(sides[1].tables.sends[&id(2)].sent().datagrams, 0, "nothing went on");
+
+    // In a chunk that the middle passes on without a look.
+    let to_middle = Arc::clone(&sides[0].tables.sends[&id(1)]);
+    let head = Relayed::new(id(0), id(2)).body();
+    sides[0].lane.send_sealed(&to_middle, ControlChunk::Relayed([&head[..], &nested].concat()));
+    sides[2].dropped(DropReason::RelayNested);
+}
+
+#[test]
+fn a_train_goes_on_as_it_came_and_what_is_too_long_for_the_next_hop_is_dropped() {
+    let mut sides = row();
+    let mut forger = Forger::new(&sides);
+    let onward = Arc::clone(&sides[1].tables.sends[&id(2)]);
+    for len in [1300, 1300, 700, 1300, 40, 1300] {
+        let datagram = forger.whole(len);
+        forger.send(&datagram);
+        sides[2].probed(len);
+    }
+    onward.set_size(1232, true);
+    let long = forger.whole(1300);
+    forger.send(&long);
+    sides[1].dropped(DropReason::TooBigForPath);
+    // Whatever a hop passes: in fragments, and the target hears the same.
+    let anyway = forger.whole(1200);
+    forger.send(&anyway);
+    sides[2].probed(1200);
+    assert_eq!(onward.sent().datagrams, 6 + 2);
+    onward.set_size(1472, true);
+    let long = forger.whole(1300);
+    forger.send(&long);
+    sides[2].probed(1300);
 }

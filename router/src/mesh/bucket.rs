@@ -19,9 +19,14 @@ impl Bucket {
     pub(super) fn takes(&mut self, now: Duration, n: u32, rate: Rate) -> bool {
         let ready = self.ready(n, rate) <= now;
         if ready {
-            self.full_at = self.full_at.max(now) + Duration::from_secs(1) * n / rate.per_second;
+            self.charge(now, n, rate);
         }
         ready
+    }
+
+    /// Takes `n` even if there are not so many: others wait the longer.
+    pub(super) fn charge(&mut self, now: Duration, n: u32, rate: Rate) {
+        self.full_at = self.full_at.max(now) + Duration::from_secs(1) * n / rate.per_second;
     }
 
     /// When `n` can be taken.

@@ -12,29 +12,20 @@ use weft_api::roster::RosterRecord;
 use weft_api::sign::{Signed, SigningKey};
 use weft_api::succession::Succession;
 
-use super::bucket::{Bucket, Rate};
+use super::bucket::Bucket;
 use super::choice::{Choice, mix};
-use super::facts::Delta;
+use super::delta::Delta;
+use super::desk::Desk;
+use super::graph::Graph;
 use super::links::Sight;
 use super::own::Own;
 use super::record::{AnyRecord, Held, Notary, RecordKey};
+use super::spread::Outlet;
 use super::sums::Sums;
-use super::take::Desk;
-use super::tie::{News, Tie};
+use super::tie::Tie;
 use super::wants::Wants;
-use super::{
-    Action, Ask, Changed, Decisions, Event, Facts, Gossip, Heard, Limits, MAX_BATCH_LEN, MAX_RECORDS,
-    Records, Roster,
-};
+use super::{Action, Changed, Decisions, Event, Facts, Heard, Limits, Records, Roster};
 use crate::drop::DropReason;
-
-/// What was asked for is sent so fast, all neighbours together, bytes: 10 Mbit/s.
-const ANSWERS: Rate = Rate { per_second: 1_250_000, burst: 256 << 10 };
-
-/// What is not pushed to a neighbour is announced about so much later, several at once; by the higher id after twice that.
-const ANNOUNCE_AFTER: Duration = Duration::from_millis(400);
-/// Neighbours that a record is announced to, beside those that it is pushed to.
-const ANNOUNCED_TO: usize = 8;
 
 /// What a host's part in the mesh begins with.
 pub struct Start {
@@ -81,7 +72,13 @@ pub struct Mesh {
     pub(super) desk: Desk,
     pub(super) wants: Wants,
     pub(super) ties: BTreeMap<HostId, Tie>,
-    pub(super) answers: Bucket,
+    pub(super) outlet: Outlet,
+    /// Records that the tree has failed to bring.
+    pub(super) missed: Bucket,
+    pub(super) grafts: Bucket,
+    /// What is new to this host.
+    pub(super) inflow: Bucket,
+    pub(super) proofs: Bucket,
     pub(super) choice: Choice,
     pub(super) kept: BTreeSet<HostId>,
     pub(super) choose_at: Option<Duration>,
@@ -89,11 +86,16 @@ pub struct Mesh {
     /// Where each member says that it sees this host.
     pub(super) seen: BTreeMap<HostId, Sight>,
     pub(super) claims_at: Option<Duration>,
+    /// What was said of links.
+    pub(super) claims: Bucket,
     /// Every reachable member and the first hop towards it.
     pub(super) ways: BTreeMap<HostId, HostId>,
     pub(super) ways_at: Option<Duration>,
+    pub(super) surveyed: Duration,
+    /// Of what is known now, unless links or members have changed since.
+    pub(super) graph: Option<Graph>,
     /// As of the last event.
-    now: Duration,
+    pub(super) now: Duration,
 }
 
 impl Mesh {
@@ -161,15 +163,22 @@ impl Mesh {
             own,
             wants: Wants::default(),
             ties: BTreeMap::new(),
-            answers: Bucket::default(),
+            outlet: Outlet::default(),
+            missed: Bucket::default(),
+            grafts: Bucket::default(),
+            inflow: Bucket::default(),
+            proofs: Bucket::default(),
             choice,
             kept: BTreeSet::new(),
             choose_at: Some(Duration::ZERO),
             compare_at: None,
             seen: BTreeMap::new(),
             claims_at: None,
+            claims: Bucket::default(),
             ways: BTreeMap::new(),
             ways_at: None,
+            surveyed: Duration::ZERO,
+            graph: None,
             now: Duration::ZERO,
         };
         (mesh, refused)
@@ -186,6 +195,7 @@ impl Mesh {
             Event::Measured(host, rtt, loss) => self.measured(now, host, rtt, loss),
             Event::Seen(host, address) => self.seen_at(now, host, address),
             Event::Heard(from, gossip) => self.heard(now, from, gossip, actions),
+            Event::Presented(key, proof) => self.presented(now, key, proof, actions),
             Event::Say(items) => {
                 let left_out = self.own.give(items);
                 if left_out > 0 {
@@ -215,65 +225,9 @@ impl Mesh {
         self.compare_if_due(now);
         self.survey_if_due(now, actions);
         self.desk.store(&self.roster, actions);
-        let answers = self.answers.ready(1, ANSWERS) <= now;
-        let ready = |t: &Tie| t.connected && (t.ready(now) || (answers && t.owes()));
+        let room = self.outlet.has_room(now);
+        let ready = |t: &Tie| t.connected && (t.is_asked() || (room && t.ready(now)));
         actions.extend(self.ties.iter().filter(|(_, t)| ready(t)).map(|(host, _)| Action::Send(*host)));
-    }
-
-    /// What to send to this host next: to be asked for after [`Action::Send`] until there is nothing, and whenever the stream
-    /// takes more.
-    pub fn next_message(&mut self, now: Duration, host: HostId) -> Option<Gossip> {
-        let tie = self.ties.get_mut(&host).filter(|t| t.connected)?;
-        if let Some(message) = tie.next_control().or_else(|| tie.next_push()) {
-            return Some(message);
-        }
-        if let Some((graft, keys)) = tie.next_asks() {
-            let asks = keys.into_iter().map(|(key, whole)| self.ask(key, whole)).collect();
-            return Some(Gossip::Ask { graft, asks });
-        }
-        self.next_answer(now, host).or_else(|| self.ties.get_mut(&host)?.next_ids(now))
-    }
-
-    fn ask(&self, key: RecordKey, whole: bool) -> Ask {
-        let said = match key {
-            RecordKey::Facts(owner) if !whole => self.facts.get(owner),
-            _ => None,
-        };
-        Ask { have: said.map(|s| (s.head.version, s.prints())), key }
-    }
-
-    fn next_answer(&mut self, now: Duration, host: HostId) -> Option<Gossip> {
-        let (mut records, mut total) = (Records::default(), 0);
-        while total < MAX_BATCH_LEN && records.len() < MAX_RECORDS && self.answers.ready(1, ANSWERS) <= now {
-            let Some((key, have)) = self.ties.get_mut(&host)?.next_owed() else { break };
-            let size = match self.record(&key) {
-                None => 0,
-                Some(AnyRecord::Succession(held)) => {
-                    records.successions.push(held.signed.clone());
-                    held.signed.bytes().len() + 80
-                }
-                Some(AnyRecord::Roster(held)) => {
-                    records.roster.push(held.signed.clone());
-                    held.signed.bytes().len() + 80
-                }
-                Some(AnyRecord::Decision(held)) => {
-                    records.decisions.push(held.signed.clone());
-                    held.signed.bytes().len() + 80
-                }
-                Some(AnyRecord::Facts(said)) => {
-                    let delta = match have {
-                        Some((base, prints)) => said.since_prints(base, &prints),
-                        None => said.since(None),
-                    };
-                    let size = delta.size();
-                    records.facts.push(delta);
-                    size
-                }
-            };
-            total += size;
-            self.answers.takes(now, u32::try_from(size).unwrap_or(u32::MAX), ANSWERS);
-        }
-        (!records.is_empty()).then_some(Gossip::Answer(records))
     }
 
     /// When [`Event::Tick`] is due if nothing else happens before.
@@ -282,7 +236,6 @@ impl Mesh {
         // What is due already waits for the stream, not for time.
         let later = |at: &Duration| *at > self.now;
         let ties = self.ties.values().filter_map(Tie::next).filter(later);
-        let owes = self.ties.values().any(|t| t.connected && t.owes());
         let rest = [
             self.choose_at,
             self.claims_at,
@@ -290,7 +243,7 @@ impl Mesh {
             self.wants.next(),
             self.compare_at,
             self.ways_at,
-            owes.then(|| self.answers.ready(1, ANSWERS)).filter(later),
+            self.waits().then(|| self.outlet.ready()).filter(later),
             self.desk.next(),
         ];
         ties.chain(rest.into_iter().flatten()).min()
@@ -379,24 +332,6 @@ impl Mesh {
     pub(super) fn around(&mut self, now: Duration, pause: Duration) -> Duration {
         let part = u32::from(self.draw().to_be_bytes()[0]);
         now + pause * 3 / 4 + pause * part / 510
-    }
-
-    /// Pushes a record to the neighbours along the tree that do not have it, and announces it to a few others.
-    pub(super) fn spread(&mut self, now: Duration, record: &AnyRecord, news: &News, knew: &[HostId]) {
-        let id = record.id();
-        let soon = self.around(now, ANNOUNCE_AFTER);
-        let lazy: Vec<HostId> =
-            self.ties.iter().filter(|(_, t)| t.bound() && !t.eager).map(|(h, _)| *h).collect();
-        let first = usize::try_from(self.draw() % lazy.len().max(1) as u64).unwrap_or_default();
-        let heralds: Vec<HostId> =
-            lazy.iter().cycle().skip(first).take(lazy.len().min(ANNOUNCED_TO)).copied().collect();
-        for (host, tie) in self.ties.iter_mut().filter(|(h, t)| t.bound() && !knew.contains(h)) {
-            if tie.eager || heralds.contains(host) {
-                // Of two that would announce the same to each other one is earlier, and spares the other the words.
-                let at = if self.me < *host { soon } else { soon + ANNOUNCE_AFTER };
-                tie.tell(id.clone(), news.clone(), at);
-            }
-        }
     }
 
     /// What has changed in what is known.

@@ -5,9 +5,9 @@ use weft_api::decision::Decision;
 use weft_api::fact::{FactVersion, MAX_ITEMS};
 use weft_api::roster::RosterRecord;
 use weft_api::sign::Signed;
-use weft_api::succession::Succession;
+use weft_api::succession::{MAX_SUCCESSIONS, Succession};
 
-use super::facts::Delta;
+use super::delta::Delta;
 use super::record::{Id, RecordKey};
 use super::sums::FAN_OUT;
 
@@ -84,10 +84,36 @@ impl Records {
         self.successions.len() + self.roster.len() + self.decisions.len() + self.facts.len()
     }
 
+    /// Bytes that they take on the wire, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let signed = self.successions.iter().map(|s| s.bytes().len());
+        let signed = signed.chain(self.roster.iter().map(|s| s.bytes().len()));
+        let signed = signed.chain(self.decisions.iter().map(|s| s.bytes().len()));
+        signed.map(|len| len + 80).sum::<usize>() + self.facts.iter().map(Delta::size).sum::<usize>()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// What makes a host a member for who has not heard of it: signatures, which whoever knows the first mesh key can check.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proof {
+    /// From the first mesh key to the one that has signed the record.
+    pub successions: Vec<Signed<Succession>>,
+    /// The host's own.
+    pub record: Signed<RosterRecord>,
+}
+
+impl Proof {
+    /// Whether its numbers are within what a host sends.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.successions.len() <= MAX_SUCCESSIONS as usize
     }
 }
 
@@ -101,6 +127,25 @@ pub struct Ask {
 }
 
 impl Gossip {
+    /// Bytes that it takes on the wire, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const ID: usize = 24;
+        match self {
+            Self::Neighbour(_) | Self::Prune => 8,
+            Self::Root(_) => 16,
+            Self::Push(records) | Self::Answer(records) => 16 + records.size(),
+            Self::Ids(ids) => 16 + ID * ids.len(),
+            Self::Ask { asks, .. } => {
+                let prints = |a: &Ask| a.have.as_ref().map_or(0, |(_, prints)| 5 * prints.len());
+                16 + asks.iter().map(|a| ID + prints(a)).sum::<usize>()
+            }
+            Self::Branches(sums) => 16 + 10 * sums.len(),
+            Self::Leaves(branches) => 16 + branches.iter().map(|(_, sums)| 10 * sums.len()).sum::<usize>(),
+            Self::Listing { leaves, ids } => 16 + leaves.len() + ID * ids.len(),
+        }
+    }
+
     /// Whether its numbers are within what a host sends.
     #[must_use]
     pub fn holds(&self) -> bool {

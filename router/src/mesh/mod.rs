@@ -9,7 +9,9 @@
 //! | [`Facts`] | what each member says of itself: the higher version |
 //! | [`Decisions`] | what the controller says: the higher revision of each key |
 //! | `own` | what this host says, and how often |
-//! | `take` | what becomes of a record: refused by name, stored, then spread |
+//! | `take`, `desk` | what becomes of a record: refused by name, stored, then spread |
+//! | `spread` | who gets it from here, and how fast |
+//! | `proof` | what a host presents of itself when a session begins |
 //! | `tie` | one neighbour, and what waits for it |
 //! | `wants`, `repair`, `sums` | what others have and we lack; comparison with a neighbour |
 //! | `choice`, `links`, [`ways`] | whom to keep links with; what we claim of them; who is reachable through whom |
@@ -18,16 +20,20 @@
 mod bucket;
 mod choice;
 mod decisions;
+mod delta;
+mod desk;
 mod facts;
 mod graph;
 mod links;
 mod machine;
 mod message;
 mod own;
+mod proof;
 mod record;
 mod repair;
 mod roster;
 mod rotation;
+mod spread;
 mod sums;
 mod take;
 mod tie;
@@ -39,7 +45,7 @@ use std::time::Duration;
 
 use weft_api::decision::Decision;
 use weft_api::fact::Item;
-use weft_api::id::HostId;
+use weft_api::id::{HostId, HostKey};
 use weft_api::roster::RosterRecord;
 use weft_api::sign::Signed;
 use weft_api::succession::Succession;
@@ -47,10 +53,11 @@ use weft_api::succession::Succession;
 use crate::drop::DropReason;
 
 pub use decisions::{Decisions, MAX_DECISIONS};
-pub use facts::{Claim, Delta, Facts, Heard, MAX_FACTS_LEN, Said};
-pub use graph::{routes, ways};
+pub use delta::Delta;
+pub use facts::{Claim, Facts, Heard, MAX_FACTS_LEN, Said};
+pub use graph::routes;
 pub use machine::{Mesh, Start};
-pub use message::{Ask, Bond, Gossip, MAX_IDS, MAX_RECORDS, Records};
+pub use message::{Ask, Bond, Gossip, MAX_IDS, MAX_RECORDS, Proof, Records};
 pub use record::{AnyRecord, Held, Id, News, Notary, RecordKey, Signatures};
 pub use roster::{MAX_ROSTER, MAX_ROSTER_RECORD_LEN, Roster};
 pub use tie::MAX_BATCH_LEN;
@@ -101,6 +108,8 @@ pub enum Event<'a> {
     Seen(HostId, SocketAddr),
     /// A neighbour's message.
     Heard(HostId, &'a Gossip),
+    /// What the host that has proven this key presents of itself.
+    Presented(HostKey, &'a Proof),
     /// What this host is to say of itself; replaces what was said before.
     Say(&'a [Item]),
     /// Successors of the mesh key, made on this host.
@@ -124,6 +133,8 @@ pub enum Action {
     Keep(BTreeSet<HostId>),
     /// The first hops towards members without a link to us, all of them.
     Routes(BTreeMap<HostId, HostId>),
+    /// What the host presented does not make it a member.
+    Refuse(HostId),
     /// [`Mesh::addresses`] of this host have changed.
     Addresses(HostId),
     /// What is known has changed; it lies on the disk.

@@ -65,14 +65,14 @@ impl Own {
         left_out
     }
 
-    /// The mesh layer says this from now on.
-    pub(super) fn set_links(&mut self, items: &[Item]) {
+    /// The mesh layer says this from now on. Whether it is something else than before.
+    pub(super) fn set_links(&mut self, items: &[Item]) -> bool {
         let mut links: Vec<Vec<u8>> = items.iter().map(Item::encode).collect();
         links.sort();
-        if links != self.links {
-            self.links = links;
-            self.unsaid |= self.begun;
-        }
+        let differ = links != self.links;
+        self.unsaid |= differ && self.begun;
+        self.links = links;
+        differ
     }
 
     /// Somebody has a record of ours, validly signed, that is newer than what we say: a backup was restored here. The present

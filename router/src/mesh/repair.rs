@@ -5,14 +5,24 @@ use std::time::Duration;
 use weft_api::id::HostId;
 use weft_api::roster::Standing;
 
+use super::bucket::Rate;
 use super::message::MAX_IDS;
 use super::record::{Id, RecordKey};
-use super::wants::{FETCH_AFTER, How};
+use super::wants::{FETCH_AFTER, FETCH_LATEST, How};
 use super::{Action, Gossip, Mesh};
 use crate::drop::DropReason;
 
 /// So often all that is known is compared with one neighbour.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
+
+/// So many records may be late by chance. Who misses more has a neighbour push to it that had announced them.
+const MISSES: Rate = Rate { per_second: 1, burst: 4 };
+
+/// Neighbours that are made to push for that.
+const GRAFTS: Rate = Rate { per_second: 1, burst: 1 };
+
+/// More than this is much to come by itself.
+pub(super) const MUCH: Rate = Rate { per_second: 32, burst: 16 };
 
 impl Mesh {
     /// Announcements, asks and comparisons, so many of each neighbour.
@@ -33,7 +43,7 @@ impl Mesh {
             }
             Gossip::Ask { graft, asks } => {
                 let tie = self.ties.entry(from).or_default();
-                tie.eager |= graft;
+                tie.grafted |= graft;
                 let over = asks.iter().filter(|a| !tie.owe(a.key.clone(), a.have.clone())).count();
                 if over > 0 {
                     actions.push(Action::Count(DropReason::AsksTooMany, over as u64));
@@ -80,7 +90,8 @@ impl Mesh {
                 }
             }
             Some(std::cmp::Ordering::Greater) | None => {
-                let how = How { due: now + FETCH_AFTER, whole: order.is_none(), graft };
+                let (due, latest) = (now + FETCH_AFTER, now + FETCH_LATEST);
+                let how = How { due, latest, whole: order.is_none(), graft };
                 if !self.wants.hear(from, id.clone(), how) {
                     actions.push(Action::Count(DropReason::IdsTooMany, 1));
                 }
@@ -138,13 +149,18 @@ impl Mesh {
 
     /// Asks for what has not come by itself.
     pub(super) fn fetch(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let (asks, given_up) = self.wants.due(now);
+        let (asks, given_up) = self.wants.due(now, self.inflow.ready(1, MUCH));
         if given_up > 0 {
             actions.push(Action::Count(DropReason::AskUnanswered, given_up as u64));
         }
+        let mut grafted = None;
         for (host, key, how) in asks {
+            // One neighbour more is enough: where all are grafted because all are slow, nothing gets faster.
+            let misses = how.graft && !self.missed.takes(now, 1, MISSES);
+            let graft = misses && (grafted == Some(host) || self.grafts.takes(now, 1, GRAFTS));
+            grafted = Some(host).filter(|_| graft).or(grafted);
             if let Some(tie) = self.ties.get_mut(&host) {
-                tie.ask(key, how.whole, how.graft);
+                tie.ask(key, how.whole, graft);
             }
         }
     }

@@ -68,10 +68,10 @@ impl Roster {
             return Err(DropReason::RecordOfAnotherMesh);
         }
         let key = self.chain.key(claimed.under.key).ok_or(DropReason::RecordOfLaterKey)?;
+        let held = certify(notary, &key.0, signed)?;
         if claimed.under.key < self.chain.number() && !old_too {
             return Err(DropReason::RecordOfOldKey);
         }
-        let held = certify(notary, &key.0, signed)?;
         if held.record.mesh != self.mesh() {
             return Err(DropReason::RecordOfAnotherMesh);
         }

@@ -172,9 +172,10 @@ impl Mesh {
         let next = self.roster.chain().number() + 1;
         let succession = Id { key: RecordKey::Succession(next), rank: (next.into(), 0), mark: 0 };
         if id.key != succession.key {
-            self.wants.hear(from, succession, How { due: now, whole: false, graft: false });
+            self.wants.hear(from, succession, How { due: now, latest: now, whole: false, graft: false });
         }
-        self.wants.hear(from, id, How { due: now + FETCH_AFTER, whole: false, graft: false });
+        let (due, latest) = (now + FETCH_AFTER, now + FETCH_AFTER);
+        self.wants.hear(from, id, How { due, latest, whole: false, graft: false });
     }
 
     /// What is announced, and known not to count: a rival that was refused, or an older key's record of an unknown host.

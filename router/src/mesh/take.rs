@@ -1,96 +1,27 @@
-//! What becomes of a record: refused by its name; or known at once, written to the disk, and only then acted on and passed
-//! on. If the disk refuses it, it is unknown again.
+//! What becomes of a record: refused by its name; or known at once, and written to the disk.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_api::decision::DecisionBody;
 use weft_api::fact::FactRecord;
 use weft_api::id::HostId;
 use weft_api::roster::Standing;
 
-use super::bucket::{Bucket, Rate};
-use super::facts::{Delta, Said};
+use super::bucket::Rate;
+use super::delta::Delta;
+use super::desk::Fresh;
 use super::record::{AnyRecord, Held, Id, News as Fate, RecordKey};
+use super::repair::MUCH;
+use super::spread::ANNOUNCE_EVERY;
 use super::tie::News;
 use super::wants::How;
-use super::{Action, Changed, Gossip, Heard, Mesh, Records, Roster, ToStore};
+use super::{Action, Gossip, Heard, Mesh, Records, ToStore};
 use crate::drop::DropReason;
 
 /// A host's facts may change so often; further changes are refused (`FactsTooFast`). Nobody says something new as often.
 const THEIRS: Rate = Rate { per_second: 16, burst: 64 };
-/// After the disk refused something made here it is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 /// Facts that were fetched are remembered, so many.
 const MAX_FETCHED: usize = 256;
-/// Records made here that wait for a disk that fails; further ones are dropped (`RecordsTooMany`).
-const MAX_MADE: usize = 65_536;
-
-/// A record that is known, but not stored yet.
-#[derive(Debug)]
-struct Fresh {
-    record: AnyRecord,
-    news: News,
-    before: Option<AnyRecord>,
-    /// Who has it.
-    knew: Vec<HostId>,
-    /// Made on this host.
-    made: bool,
-}
-
-/// What is written together.
-#[derive(Debug, Default)]
-struct Batch {
-    out: Vec<ToStore>,
-    fresh: Vec<Fresh>,
-    /// What removed members said, in case the disk refuses their removal.
-    forgotten: Vec<Arc<Said>>,
-}
-
-/// What waits for the disk.
-#[derive(Debug, Default)]
-pub(super) struct Desk {
-    next: Batch,
-    /// Being written, the oldest first.
-    written: VecDeque<Batch>,
-    /// Made here, refused by the disk.
-    again: Records,
-    /// Facts that came because we asked: who pushes them then is not a way too many.
-    fetched: VecDeque<u128>,
-    again_at: Option<Duration>,
-    /// Successions that lie on the disk. What a later key has signed is written with its succession: none lies there without it.
-    firm: u32,
-    paces: BTreeMap<HostId, Bucket>,
-}
-
-impl Desk {
-    /// So many successions came from the disk.
-    pub(super) fn new(firm: u32) -> Self {
-        Self { firm, ..Self::default() }
-    }
-
-    /// Writes this with what is written next.
-    pub(super) fn write(&mut self, record: ToStore) {
-        self.next.out.push(record);
-    }
-
-    pub(super) fn store(&mut self, roster: &Roster, actions: &mut Vec<Action>) {
-        if !self.next.out.is_empty() {
-            let mut out: Vec<ToStore> = (self.firm + 1..=roster.chain().number())
-                .filter_map(|number| roster.succession(number).cloned())
-                .map(|held| ToStore::Record(AnyRecord::Succession(held)))
-                .collect();
-            out.append(&mut self.next.out);
-            actions.push(Action::Store(out));
-            self.written.push_back(std::mem::take(&mut self.next));
-        }
-    }
-
-    pub(super) fn next(&self) -> Option<Duration> {
-        self.again_at
-    }
-}
 
 impl Mesh {
     /// A neighbour's records. `pushed`: along the tree.
@@ -144,93 +75,6 @@ impl Mesh {
     /// When [`Self::say_own`] has something.
     pub(super) fn own_due(&self) -> Option<Duration> {
         self.own.next().map(|at| self.desk.again_at.map_or(at, |again| at.max(again)))
-    }
-
-    /// The oldest batch lies on the disk: it is acted on and passed on.
-    pub(super) fn stored(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let mut changed = Changed::default();
-        for fresh in self.desk.written.pop_front().unwrap_or_default().fresh {
-            let id = fresh.record.id();
-            match &fresh.record {
-                AnyRecord::Succession(held) => {
-                    self.desk.firm = self.desk.firm.max(held.record.number);
-                    changed.roster = true;
-                }
-                AnyRecord::Roster(_) => (changed.roster, changed.facts) = (true, true),
-                AnyRecord::Decision(held) => {
-                    changed.decisions = true;
-                    if let Some(DecisionBody::Controller { host, .. }) = &held.record.body {
-                        actions.push(Action::Addresses(*host));
-                    }
-                }
-                AnyRecord::Facts(said) => {
-                    changed.facts = true;
-                    let before = match &fresh.before {
-                        Some(AnyRecord::Facts(before)) => Some(before),
-                        _ => None,
-                    };
-                    if before.is_none_or(|b| b.addresses != said.addresses) && said.head.owner != self.me {
-                        actions.push(Action::Addresses(said.head.owner));
-                    }
-                    if before.is_none_or(|b| b.links != said.links) {
-                        self.survey_soon(now);
-                    }
-                }
-            }
-            // A newer one may have come meanwhile; it is passed on when it is stored.
-            if self.record(&id.key).is_some_and(|r| r.id() == id) {
-                self.spread(now, &fresh.record, &fresh.news, &fresh.knew);
-            }
-        }
-        if changed.roster {
-            self.forget_leftovers();
-            self.survey_soon(now);
-        }
-        self.changed(now, changed, actions);
-    }
-
-    /// The disk refused the oldest batch: it is unknown again. What was made here is tried again.
-    pub(super) fn not_stored(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let Batch { fresh, forgotten, .. } = self.desk.written.pop_front().unwrap_or_default();
-        actions.push(Action::Count(DropReason::DiskRefused, fresh.len() as u64));
-        for Fresh { record, before, made, .. } in fresh.into_iter().rev() {
-            // A succession stays known: what it lets be believed is written with it, or not at all.
-            if !matches!(record, AnyRecord::Succession(_)) {
-                self.undo(&record, before);
-            }
-            match record {
-                AnyRecord::Facts(said) if said.head.owner == self.me => self.own.say_again(),
-                AnyRecord::Roster(held) if made => self.desk.again.roster.push(held.signed.clone()),
-                AnyRecord::Decision(held) if made => self.desk.again.decisions.push(held.signed.clone()),
-                _ => {}
-            }
-        }
-        for said in forgotten {
-            self.know(AnyRecord::Facts(said));
-        }
-        let again = &mut self.desk.again;
-        let over = again.len().saturating_sub(MAX_MADE);
-        if over > 0 {
-            again.decisions.truncate(again.decisions.len().saturating_sub(over));
-            actions.push(Action::Count(DropReason::RecordsTooMany, over as u64));
-        }
-        self.desk.again_at = Some(now + RETRY);
-    }
-
-    /// As if the record had never come; a newer one that did stands on what was before it.
-    fn undo(&mut self, record: &AnyRecord, before: Option<AnyRecord>) {
-        let id = record.id();
-        if self.record(&id.key).is_some_and(|r| r.id() == id) {
-            self.unknow(record);
-            if let Some(before) = before {
-                self.know(before);
-            }
-            return;
-        }
-        let later = self.desk.written.iter_mut().chain([&mut self.desk.next]).flat_map(|b| &mut b.fresh);
-        for fresh in later.filter(|f| f.before.as_ref().is_some_and(|b| b.id() == id)) {
-            fresh.before.clone_from(&before);
-        }
     }
 
     /// Whether every one of them that holds was known already.
@@ -292,7 +136,7 @@ impl Mesh {
             }
             Heard::Lacks { id, whole } => {
                 if let Some(from) = from {
-                    self.wants.hear(from, id, How { due: now, whole, graft: false });
+                    self.wants.hear(from, id, How { due: now, latest: now, whole, graft: false });
                 }
                 if whole { Err(DropReason::DeltaMismatch) } else { Ok(Fate::New) }
             }
@@ -308,7 +152,7 @@ impl Mesh {
         }
     }
 
-    fn take(
+    pub(super) fn take(
         &mut self,
         now: Duration,
         from: Option<HostId>,
@@ -326,6 +170,7 @@ impl Mesh {
             Fate::New => {
                 let mut knew = self.wants.got(&id);
                 knew.extend(from);
+                self.inflow.charge(now, 1, MUCH);
                 let before = self.know(record.clone());
                 self.desk.next.out.push(ToStore::Record(record.clone()));
                 if let AnyRecord::Roster(held) = &record
@@ -342,18 +187,6 @@ impl Mesh {
             }
         }
         fate
-    }
-
-    /// The disk refused them; what is known of them stays known.
-    fn successions_again(&mut self) {
-        for number in self.desk.firm + 1..=self.roster.chain().number() {
-            let Some(held) = self.roster.succession(number).cloned() else { continue };
-            let record = AnyRecord::Succession(held);
-            let news = News::Record(record.clone());
-            self.desk.next.out.push(ToStore::Record(record.clone()));
-            let fresh = Fresh { record, news, before: None, knew: Vec::new(), made: false };
-            self.desk.next.fresh.push(fresh);
-        }
     }
 
     /// It has what we have.
@@ -374,7 +207,7 @@ impl Mesh {
     }
 
     /// Returns what it replaces.
-    fn know(&mut self, record: AnyRecord) -> Option<AnyRecord> {
+    pub(super) fn know(&mut self, record: AnyRecord) -> Option<AnyRecord> {
         let key = record.id().key;
         self.sums.add(&key, record.mark());
         let before = match record {
@@ -389,12 +222,21 @@ impl Mesh {
         if let Some(before) = &before {
             self.sums.remove(&key, before.mark());
         }
+        let links_stay = match (&before, &self.record(&key)) {
+            (_, Some(AnyRecord::Decision(_))) => true,
+            (Some(AnyRecord::Facts(was)), Some(AnyRecord::Facts(is))) => was.links == is.links,
+            _ => false,
+        };
+        if !links_stay {
+            self.graph = None;
+        }
         before
     }
 
     pub(super) fn unknow(&mut self, record: &AnyRecord) {
         let key = record.id().key;
         self.sums.remove(&key, record.mark());
+        self.graph = None;
         match &key {
             // A key that has signed is never forgotten.
             RecordKey::Succession(_) => {}
@@ -410,7 +252,7 @@ impl Mesh {
             Gossip::Push(records) => self.records_heard(now, from, records, true, actions),
             Gossip::Answer(records) => self.records_heard(now, from, records, false, actions),
             Gossip::Neighbour(bond) => self.bond_heard(now, from, *bond),
-            Gossip::Prune => self.ties.entry(from).or_default().eager = false,
+            Gossip::Prune => self.ties.entry(from).or_default().pruned(now + ANNOUNCE_EVERY),
             question => self.question(now, from, question, actions),
         }
     }

@@ -1,13 +1,19 @@
 //! Whole meshes on virtual time: whatever is lost, cut or restarted, everybody knows the same in the end, soon and for few bytes.
 
 mod hostile;
+mod proof;
 mod rotation;
+mod tie;
+mod tree;
 mod world;
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use weft_api::fact::FactVersion;
+use weft_api::id::MeshKey;
+use weft_api::roster::RosterRecord;
+use weft_api::sign::Signed;
 
 use super::*;
 use world::{MS, World, id};
@@ -15,6 +21,23 @@ use world::{MS, World, id};
 const SEC: Duration = Duration::from_secs(1);
 /// A mesh in which a host has a few neighbours, as in a large one.
 const FEW: Limits = Limits { everybody: 8, choices: 4, neighbours: 16 };
+
+/// Host 0 as it begins, with this roster and nothing else.
+fn start(roster: Vec<Signed<RosterRecord>>) -> Start {
+    Start {
+        key: world::key(0),
+        mesh_key: MeshKey(world::mesh_key().public()),
+        boot: 1,
+        successions: Vec::new(),
+        roster,
+        facts: Vec::new(),
+        decisions: Vec::new(),
+        hints: Vec::new(),
+        limits: Limits::default(),
+        seed: 1,
+        notary: Arc::new(Signatures),
+    }
+}
 
 /// Everybody but the first knows the first one's address only.
 fn one_address(n: usize) -> Vec<usize> {

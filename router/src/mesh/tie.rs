@@ -8,7 +8,7 @@ use std::time::Duration;
 use weft_api::fact::FactVersion;
 
 use super::bucket::{Bucket, Rate};
-use super::facts::Delta;
+use super::delta::Delta;
 use super::message::{Bond, Gossip, MAX_IDS, MAX_RECORDS, Records};
 use super::record::{AnyRecord, Id, RecordKey};
 
@@ -18,6 +18,8 @@ pub const MAX_BATCH_LEN: usize = 64 << 10;
 const MAX_PUSHES_LEN: usize = 256 << 10;
 /// Questions and their replies that wait; further ones are dropped (`QuestionsTooFast`).
 const MAX_CONTROL: usize = 32;
+/// Words of control up to this do not wait for room.
+const SHORT: usize = 200;
 /// Records that a neighbour has asked for and not been sent yet; further ones are dropped (`AsksTooMany`).
 const MAX_OWED: usize = 1024;
 /// Questions that a neighbour may ask.
@@ -45,7 +47,7 @@ impl News {
         }
     }
 
-    fn into(self, records: &mut Records) {
+    pub(super) fn into(self, records: &mut Records) {
         match self {
             Self::Record(AnyRecord::Succession(held)) => records.successions.push(held.signed.clone()),
             Self::Record(AnyRecord::Roster(held)) => records.roster.push(held.signed.clone()),
@@ -77,14 +79,16 @@ pub(super) struct Tie {
     /// It has chosen us, or has a place for us.
     pub theirs: bool,
     pub told: Option<Bond>,
-    /// News are pushed, not only announced.
-    pub eager: bool,
+    /// News are pushed: both ends find that the tree goes here.
+    pub tree: bool,
+    /// News are pushed until one end prunes.
+    pub grafted: bool,
     pub measured: Measure,
     /// What our facts say, and since when.
     pub claimed: Option<(Measure, Duration)>,
     pub ids_due: Duration,
     control: VecDeque<Gossip>,
-    news: VecDeque<News>,
+    news: VecDeque<(Id, News)>,
     news_len: usize,
     ids: BTreeMap<RecordKey, Id>,
     asks: BTreeMap<RecordKey, (bool, bool)>,
@@ -112,10 +116,10 @@ impl Tie {
     /// News along the tree, or announced.
     pub(super) fn tell(&mut self, id: Id, news: News, announce_at: Duration) {
         let size = news.size();
-        if self.eager && (self.news.is_empty() || self.news_len + size <= MAX_PUSHES_LEN) {
+        if self.eager() && (self.news.is_empty() || self.news_len + size <= MAX_PUSHES_LEN) {
             self.ids.remove(&id.key);
             self.news_len += size;
-            self.news.push_back(news);
+            self.news.push_back((id, news));
         } else {
             self.announce(id, announce_at);
         }
@@ -131,10 +135,27 @@ impl Tie {
         if self.ids.get(&id.key).is_some_and(|waiting| waiting.rank <= id.rank) {
             self.ids.remove(&id.key);
         }
+        let len = &mut self.news_len;
+        self.news.retain(|(waiting, news)| {
+            let needless = waiting.key == id.key && waiting.rank <= id.rank;
+            *len = len.saturating_sub(if needless { news.size() } else { 0 });
+            !needless
+        });
+    }
+
+    /// It has what we push by another way: what waits is announced.
+    pub(super) fn pruned(&mut self, announce_at: Duration) {
+        self.grafted = false;
+        if !self.eager() {
+            self.news_len = 0;
+            for (id, _) in std::mem::take(&mut self.news) {
+                self.announce(id, announce_at);
+            }
+        }
     }
 
     pub(super) fn ask(&mut self, key: RecordKey, whole: bool, graft: bool) {
-        self.eager |= graft;
+        self.grafted |= graft;
         self.asks.insert(key, (whole, graft));
     }
 
@@ -155,17 +176,19 @@ impl Tie {
         self.records.takes(now, u32::try_from(records).unwrap_or(u32::MAX).max(1), RECORDS)
     }
 
-    /// What it pushed had come before: the tree has a way too many.
+    /// What it pushed had come before: a link too many was grafted.
     pub(super) fn prune(&mut self, now: Duration) {
         let told = self.pruned.is_some_and(|at| now < at + PRUNE_EVERY);
-        if self.eager || !told {
-            self.eager = false;
+        if !self.tree && (self.grafted || !told) {
+            self.grafted = false;
             self.pruned = Some(now);
             self.say(Gossip::Prune);
         }
     }
 
-    pub(super) fn next_control(&mut self) -> Option<Gossip> {
+    /// The next question or reply, while there is no room only a short one.
+    pub(super) fn next_control(&mut self, room: bool) -> Option<Gossip> {
+        self.control.front().filter(|message| room || message.size() <= SHORT)?;
         self.control.pop_front()
     }
 
@@ -173,7 +196,7 @@ impl Tie {
         let (mut records, mut total) = (Records::default(), 0);
         while total < MAX_BATCH_LEN
             && records.len() < MAX_RECORDS
-            && let Some(news) = self.news.pop_front()
+            && let Some((_, news)) = self.news.pop_front()
         {
             total += news.size();
             news.into(&mut records);
@@ -210,15 +233,16 @@ impl Tie {
         self.owed.pop_first()
     }
 
-    pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty()
+    /// Whether there are words of control, which do not wait for room.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.control.is_empty()
     }
 
-    /// Whether something can be sent now, answers aside.
+    /// Whether anything else can be sent now.
     pub(super) fn ready(&self, now: Duration) -> bool {
-        !self.control.is_empty()
-            || !self.news.is_empty()
+        !self.news.is_empty()
             || !self.asks.is_empty()
+            || !self.owed.is_empty()
             || (!self.ids.is_empty() && self.ids_due <= now)
     }
 

@@ -13,8 +13,10 @@ const MAX_WANTS: usize = 16_384;
 const MAX_HOLDERS: usize = 4;
 /// Asked of one neighbour and not answered yet.
 const MAX_ASKED: usize = 128;
-/// An announced record that has not come by itself after this is asked for.
+/// An announced record that has not come by itself after this is asked for,
 pub const FETCH_AFTER: Duration = Duration::from_millis(250);
+/// and after this while much comes by itself.
+pub const FETCH_LATEST: Duration = Duration::from_secs(1);
 /// Not answered after this: the next holder is asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A neighbour that owes enough answers is looked at again after this.
@@ -27,6 +29,7 @@ struct Want {
     id: Id,
     holders: Vec<HostId>,
     due: Duration,
+    latest: Duration,
     asked: Option<HostId>,
     tries: u8,
     whole: bool,
@@ -38,6 +41,8 @@ struct Want {
 pub(super) struct How {
     /// When, unless it comes by itself.
     pub due: Duration,
+    /// When, though much comes by itself.
+    pub latest: Duration,
     /// All of it: what differs did not hash.
     pub whole: bool,
     /// The tree has failed to bring it: who is asked pushes further ones.
@@ -63,6 +68,7 @@ impl Wants {
                     }
                     if want.asked.is_none() || how.whole {
                         want.due = want.due.min(how.due);
+                        want.latest = want.latest.min(how.latest);
                     }
                     want.whole |= how.whole;
                 }
@@ -98,8 +104,8 @@ impl Wants {
         self.next = self.wants.values().map(|w| w.due).min();
     }
 
-    /// What to ask for now, in order; and how many were given up.
-    pub(super) fn due(&mut self, now: Duration) -> (Vec<(HostId, RecordKey, How)>, usize) {
+    /// What to ask for now, in order; and how many were given up. Until `calm` much comes by itself.
+    pub(super) fn due(&mut self, now: Duration, calm: Duration) -> (Vec<(HostId, RecordKey, How)>, usize) {
         if self.next.is_none_or(|next| next > now) {
             return (Vec::new(), 0);
         }
@@ -108,6 +114,9 @@ impl Wants {
             *asked.entry(host).or_default() += 1;
         }
         let before = self.wants.len();
+        for want in self.wants.values_mut().filter(|w| w.due <= now && w.tries == 0) {
+            want.due = want.due.max(calm.min(want.latest));
+        }
         self.wants.retain(|_, w| w.due > now || w.tries < MAX_TRIES);
         let given_up = before - self.wants.len();
         let mut asks = Vec::new();
@@ -123,7 +132,8 @@ impl Wants {
             want.asked = Some(host);
             want.tries += 1;
             want.due = now + ANSWER_WITHIN;
-            asks.push((host, key.clone(), How { due: now, whole: want.whole, graft: want.graft }));
+            let how = How { due: now, latest: now, whole: want.whole, graft: want.graft };
+            asks.push((host, key.clone(), how));
         }
         self.next = self.wants.values().map(|w| w.due).min();
         (asks, given_up)
@@ -135,8 +145,8 @@ impl Wants {
 }
 
 fn fresh(from: HostId, id: Id, how: How) -> Want {
-    let How { due, whole, graft } = how;
-    Want { id, holders: vec![from], due, asked: None, tries: 0, whole, graft }
+    let How { due, latest, whole, graft } = how;
+    Want { id, holders: vec![from], due, latest, asked: None, tries: 0, whole, graft }
 }
 
 #[cfg(test)]
@@ -145,23 +155,25 @@ mod tests {
 
     const A: HostId = HostId([1; 8]);
     const B: HostId = HostId([2; 8]);
+    const CALM: Duration = Duration::ZERO;
 
     fn id(n: u8, rank: u64) -> Id {
         Id { key: RecordKey::Facts(HostId([n; 8])), rank: (rank, 0), mark: 1 }
     }
 
     fn how(ms: u64) -> How {
-        How { due: Duration::from_millis(ms), whole: false, graft: true }
+        let due = Duration::from_millis(ms);
+        How { due, latest: due + FETCH_LATEST, whole: false, graft: true }
     }
 
     #[test]
     fn what_does_not_come_is_asked_for_in_turn_and_given_up_in_the_end() {
         let mut wants = Wants::default();
         assert!(wants.hear(A, id(1, 5), how(250)) && wants.hear(B, id(1, 5), how(260)));
-        assert!(wants.due(Duration::from_millis(249)).0.is_empty());
+        assert!(wants.due(Duration::from_millis(249), CALM).0.is_empty());
         let (mut now, mut asked) = (Duration::from_millis(250), Vec::new());
         loop {
-            let (asks, given_up) = wants.due(now);
+            let (asks, given_up) = wants.due(now, CALM);
             asked.extend(asks.into_iter().map(|(host, ..)| host));
             if given_up > 0 {
                 break;
@@ -181,13 +193,25 @@ mod tests {
         assert_eq!(wants.got(&id(1, 7)), [A]);
         assert!(wants.got(&id(2, 5)).is_empty(), "a newer one is waited for");
         wants.lost(Duration::ZERO, A);
-        let (asks, _) = wants.due(Duration::ZERO);
+        let (asks, _) = wants.due(Duration::ZERO, CALM);
         assert_eq!(
             asks.iter().map(|(host, key, _)| (*host, key.clone())).collect::<Vec<_>>(),
             [(B, id(2, 6).key)]
         );
         wants.lost(Duration::ZERO, B);
         assert_eq!(wants.wants.len(), 0);
+    }
+
+    #[test]
+    fn while_much_comes_by_itself_less_is_asked_for() {
+        let mut wants = Wants::default();
+        wants.hear(A, id(1, 5), how(250));
+        let (now, calm) = (Duration::from_millis(250), Duration::from_millis(600));
+        assert!(wants.due(now, calm).0.is_empty());
+        assert_eq!(wants.next(), Some(calm));
+        assert!(wants.due(calm, calm * 100).0.is_empty());
+        assert_eq!(wants.next(), Some(now + FETCH_LATEST), "but then it is");
+        assert_eq!(wants.due(now + FETCH_LATEST, calm * 100).0.len(), 1);
     }
 
     #[test]
@@ -200,8 +224,8 @@ mod tests {
         for n in 0..20_000u32 {
             assert_eq!(wants.hear(A, many(n), how(0)), n < 16_384);
         }
-        assert_eq!(wants.due(Duration::ZERO).0.len(), MAX_ASKED);
+        assert_eq!(wants.due(Duration::ZERO, CALM).0.len(), MAX_ASKED);
         wants.got(&many(0));
-        assert_eq!(wants.due(BUSY).0.len(), 1);
+        assert_eq!(wants.due(BUSY, CALM).0.len(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! The messages of a control stream: a length (32, big endian), then postcard. Each end has one stream and begins it with
-//! [`Message::Hello`]; the rest is what neighbours say about records, fresh keys, and where the other is seen.
+//! [`Message::Proof`] and [`Message::Hello`]; the rest is what neighbours say about records, fresh keys, and where the other is
+//! seen.
 
 use std::net::SocketAddr;
 
@@ -7,19 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hello, Rekey};
 use crate::drop::DropReason;
-use crate::mesh::{Gossip, MAX_BATCH_LEN, MAX_FACTS_LEN};
+use crate::mesh::{Gossip, MAX_BATCH_LEN, MAX_FACTS_LEN, Proof};
 
 /// Bytes of the length before a message.
 pub const LENGTH_LEN: usize = 4;
 /// The longest message: one host's facts and their signature, after a batch that had almost enough.
 pub const MAX_MESSAGE_LEN: usize = MAX_FACTS_LEN + 2 * MAX_BATCH_LEN;
-/// The longest first message.
+/// The longest hello.
 pub const MAX_HELLO_LEN: usize = 256;
+/// The longest proof: a roster record, and as many successions as a mesh can have.
+pub const MAX_PROOF_LEN: usize = 40 << 10;
 
 /// One message.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Message {
-    /// The first, once.
+    /// Once, and before anything but perhaps a proof.
     Hello(Hello),
     /// What neighbours say about records.
     Mesh(Gossip),
@@ -27,6 +30,8 @@ pub enum Message {
     Rekey(Rekey),
     /// The sender sees the other at this address now.
     Seen(SocketAddr),
+    /// That the sender is a member. The first, so that who has not heard of it believes its hello.
+    Proof(Proof),
 }
 
 impl Message {
@@ -51,6 +56,7 @@ impl Message {
         let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DropReason::MessageGarbled)?;
         let holds = match &message {
             Self::Hello(_) | Self::Rekey(_) | Self::Seen(_) => true,
+            Self::Proof(proof) => proof.holds(),
             Self::Mesh(gossip) => gossip.holds(),
         };
         if rest.is_empty() && holds { Ok(message) } else { Err(DropReason::MessageGarbled) }
@@ -67,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..6) {
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..7) {
             let _ = Message::decode(&bytes);
             let _ = Message::decode(&[&[kind], &bytes[..]].concat());
         }

@@ -12,6 +12,8 @@ use crate::drop::DropReason;
 
 /// A session that nothing keeps ends after so long without a frame.
 pub const IDLE_AFTER: Duration = Duration::from_secs(5 * 60);
+/// And so long after it began, or was kept, without any: what the mesh has tried and left costs no probes.
+pub const LINGER: Duration = Duration::from_secs(30);
 /// Sessions beside those that are kept; a frame for one more host starts none (`SessionsTooMany`).
 pub const MAX_ON_DEMAND: usize = 1024;
 
@@ -20,11 +22,13 @@ pub const MAX_ON_DEMAND: usize = 1024;
 pub(super) struct Need {
     kept: bool,
     until: Duration,
+    /// The peer has begun it, and perhaps only it has frames: it is left to the peer to end it. That is no need to dial.
+    spared: Duration,
 }
 
 impl Need {
     pub(super) fn new(kept: bool) -> Self {
-        Self { kept, until: Duration::ZERO }
+        Self { kept, until: Duration::ZERO, spared: Duration::ZERO }
     }
 
     pub(super) fn holds(&self, now: Duration) -> bool {
@@ -33,7 +37,7 @@ impl Need {
 
     /// When it ends if nothing needs it any more.
     pub(super) fn ends(&self) -> Option<Duration> {
-        (!self.kept).then_some(self.until)
+        (!self.kept).then_some(self.until.max(self.spared))
     }
 
     /// What is over was over before anything that is due.
@@ -43,7 +47,23 @@ impl Need {
         }
     }
 
-    /// For a while.
+    /// A session begins.
+    pub(super) fn begin(&mut self, now: Duration, ours: bool) {
+        self.linger(now);
+        self.spared = if ours { Duration::ZERO } else { now + IDLE_AFTER };
+    }
+
+    /// The peer needs it no more. Nor do we, unless frames have gone by it: then the next one begins it again.
+    pub(super) fn over(&mut self, now: Duration) {
+        self.until = now;
+    }
+
+    /// What is under way may still need it.
+    fn linger(&mut self, now: Duration) {
+        self.until = self.until.max(now + LINGER);
+    }
+
+    /// Frames go by it.
     pub(super) fn use_it(&mut self, now: Duration) {
         self.until = now + IDLE_AFTER;
     }
@@ -68,7 +88,7 @@ impl Sessions {
                 if keep && !peer.need.holds(now) {
                     peer.begin(scene, relays);
                 } else if !keep {
-                    peer.need.use_it(now); // Whatever is under way may still need it.
+                    peer.need.linger(now);
                     if peer.connections.is_empty() {
                         peer.need.until = now;
                     }

@@ -1,21 +1,27 @@
 //! The paths to one peer: which are known, how well each works, which is used, and when the others are tried (PROTOCOL 5).
 //!
-//! A path that is used and stays silent, or whose peer sends from elsewhere, is *in doubt*: every path is tried at once, and the
-//! best that answers is taken unless the old one answers too. Without doubt a path is left only for one that is clearly better.
+//! A path that is used and stays silent is *in doubt*: every path is tried at once, and the best that answers is taken unless the
+//! old one answers too. A peer that sends from elsewhere makes a doubt that asks only there, at first. Without doubt the lower id
+//! leaves a path for one that is clearly better, says so in its probes, and the higher id follows: both ends go by one path.
+
+mod doubt;
+mod known;
 
 use std::time::Duration;
 
 use super::connection::{PROBE_INTERVAL, SUSPECT_AFTER, SUSPECT_INTERVAL};
-use super::mtu::{Ask, Mtu};
-use super::probe::{Echo, PROBE_LEN, Probe};
+use super::mtu::Ask;
+use super::probe::{PROBE_LEN, Probe};
 use super::{MAX_ADDRESSES, Path};
 use crate::chunk::CHUNK_HEAD_LEN;
 use crate::drop::DropReason;
 use crate::envelope::OVERHEAD;
+use doubt::Doubt;
+use known::Known;
 
 /// Paths of one peer that are known; further ones are ignored.
 pub const MAX_PATHS: usize = MAX_ADDRESSES + 16;
-/// While a third host or TCP carries, an address is tried so often: the direct path is found soon after it is mended.
+/// While a third host or TCP carries, what is nearer is tried so often: the direct path is found soon after it is mended.
 pub const SEARCH_INTERVAL: Duration = Duration::from_secs(2);
 /// While the path in use is good, the other addresses are compared with it so often; those that never answer ever less.
 pub const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
@@ -26,7 +32,7 @@ pub const PATH_LINGER: Duration = Duration::from_secs(10);
 const HURRY: Duration = Duration::from_secs(3);
 /// So many round trips make a path that may be taken without need.
 const PROOFS: u32 = 3;
-/// After so many probes without an answer in a row a path must prove itself anew.
+/// After so many probes without an answer in a row, and [`SUSPECT_AFTER`], a path must prove itself anew.
 const DEAD: u32 = 2;
 /// A path that was left because another was better is judged by its past for so long.
 const GRUDGE: Duration = Duration::from_secs(60);
@@ -34,11 +40,6 @@ const GRUDGE: Duration = Duration::from_secs(60);
 const HOLD: Duration = Duration::from_secs(10);
 /// Above this share of lost probes a direct path is compared with relays.
 const LOSSY: f32 = 0.2;
-/// A lost probe weighs like so much more round trip.
-const LOSS_COST: Duration = Duration::from_millis(500);
-/// What TCP and a relay cost beside their round trip, so that UDP to the peer itself is preferred.
-const TCP_COST: Duration = Duration::from_millis(10);
-const RELAY_COST: Duration = Duration::from_millis(100);
 /// Differences below this are noise.
 const NOISE: Duration = Duration::from_millis(2);
 /// Bytes of a sealed probe.
@@ -60,28 +61,6 @@ pub(super) enum Heard {
     Late,
 }
 
-#[derive(Debug)]
-struct Known {
-    path: Path,
-    /// Facts or routes name it.
-    listed: bool,
-    echo: Echo,
-    /// Round trips since it came alive.
-    rounds: u32,
-    /// The last one.
-    round: Option<Duration>,
-    tried: Option<Duration>,
-    /// Probes since the last round trip.
-    unanswered: u32,
-    /// When something last spoke for it.
-    since: Duration,
-    /// Bytes that may be sent to it while only envelopes speak for it.
-    credit: usize,
-    /// Until then what it lost is not forgotten.
-    grudge: Duration,
-    mtu: Mtu,
-}
-
 /// The paths to one peer.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
@@ -89,7 +68,9 @@ pub(super) struct Paths {
     used: Option<Path>,
     /// When it was taken.
     taken: Duration,
-    doubt: Option<Duration>,
+    doubt: Option<Doubt>,
+    /// By what the peer asked as by the one that it uses, and when.
+    theirs: Option<(Path, Duration)>,
     sequence: u32,
 }
 
@@ -144,8 +125,11 @@ impl Paths {
         self.used.and_then(|p| self.get(p))?.mtu.next()
     }
 
-    /// Replaces what facts and routes name.
+    /// Replaces what facts and routes name, while there is a session.
     pub(super) fn list(&mut self, now: Duration, listed: impl Iterator<Item = Path> + Clone) {
+        if self.used.is_none() {
+            return; // A thousand members have no session.
+        }
         for known in &mut self.known {
             known.listed = listed.clone().any(|p| p == known.path);
         }
@@ -162,7 +146,7 @@ impl Paths {
         let gone = |path: Path| matches!(path, Path::Relay(by) if !can(&by));
         self.known.retain(|k| !gone(k.path) || Some(k.path) == self.used);
         if self.used.is_some_and(gone) && self.doubt.is_none() {
-            self.doubt = Some(now.saturating_sub(SUSPECT_INTERVAL));
+            self.doubt = Some(Doubt::that_it_is_gone(now));
         }
     }
 
@@ -175,22 +159,34 @@ impl Paths {
     pub(super) fn ended(&mut self, now: Duration, path: Path) {
         self.known.retain(|k| k.path != path || Some(k.path) == self.used);
         if self.used == Some(path) && self.doubt.is_none() {
-            self.doubt = Some(now.saturating_sub(SUSPECT_INTERVAL));
+            self.doubt = Some(Doubt::that_it_is_gone(now));
         }
     }
 
     /// Since when the one in use is in doubt.
     pub(super) fn doubted(&self) -> Option<Duration> {
-        self.doubt
+        self.doubt.map(|doubt| doubt.since)
     }
 
-    /// An authentic envelope of `len` bytes came by it, newer than all before. What is used is in doubt if it is another.
+    /// An authentic envelope of `len` bytes, more than a probe, came by it, newer than all before.
     pub(super) fn moved(&mut self, now: Duration, path: Path, len: usize) {
-        let Some(known) = self.know(now, path) else { return };
-        known.since = now;
-        known.credit = (known.credit + AMPLIFY * len).min(MAX_CREDIT);
-        if matches!(self.used, Some(used @ Path::Udp(_)) if used != path) && self.doubt.is_none() {
-            self.doubt = Some(now);
+        if self.earns(now, path, len) {
+            self.spoken_for(now, path);
+        }
+    }
+
+    /// So many bytes came by it. `false`: there is no room for it.
+    fn earns(&mut self, now: Duration, path: Path, len: usize) -> bool {
+        let known = self.know(now, path);
+        known.map(|k| k.credit = (k.credit + AMPLIFY * len).min(MAX_CREDIT)).is_some()
+    }
+
+    /// The peer goes by it: what is used is in doubt if it is another.
+    fn spoken_for(&mut self, now: Duration, path: Path) {
+        self.known.iter_mut().filter(|k| k.path == path).for_each(|k| k.since = now);
+        let elsewhere = matches!(self.used, Some(used @ Path::Udp(_)) if used != path);
+        if elsewhere && matches!(path, Path::Udp(_)) && self.doubt.is_none() {
+            self.doubt = Some(Doubt::that_it_moved(now, path));
         }
     }
 
@@ -205,7 +201,7 @@ impl Paths {
         match self.doubt {
             // All were asked: what a path was worth before it fell silent says nothing.
             Some(doubt) => {
-                let silent = self.known.iter_mut().filter(|k| k.path != path && k.round < Some(doubt));
+                let silent = self.known.iter_mut().filter(|k| k.path != path && k.round < Some(doubt.since));
                 silent.for_each(|k| k.rounds = 0);
             }
             None => {
@@ -216,25 +212,24 @@ impl Paths {
         (self.used, self.taken, self.doubt) = (Some(path), now, None);
     }
 
-    /// There is no session any more.
+    /// There is no session any more. What a path was worth while the last one died says nothing of the next.
     pub(super) fn rest(&mut self) {
-        (self.used, self.doubt) = (None, None);
-        self.known.retain(|k| k.listed);
-        self.known.iter_mut().for_each(|k| (k.rounds, k.round, k.unanswered) = (0, None, 0));
+        *self = Self { sequence: self.sequence, ..Self::default() };
     }
 
     /// A question to send along a path.
     pub(super) fn question(&mut self, now: Duration, path: Path) -> [u8; PROBE_LEN] {
         let own = self.send(now, path);
-        Probe::Question { own }.bytes()
+        Probe::Question { own, used: self.used == Some(path) }.bytes()
     }
 
     /// A probe that came by a path.
     pub(super) fn hear(&mut self, now: Duration, from: Path, body: &[u8]) -> Result<Heard, DropReason> {
         match Probe::read(body)? {
-            Probe::Question { own: answered } => {
-                if let Some(known) = self.know(now, from) {
-                    known.credit = (known.credit + AMPLIFY * PROBE_DATAGRAM).min(MAX_CREDIT);
+            Probe::Question { own: answered, used } => {
+                if self.earns(now, from, PROBE_DATAGRAM) && used {
+                    self.theirs = Some((from, now));
+                    self.spoken_for(now, from);
                 }
                 let own = self.send(now, from);
                 Ok(Heard::Reply(Probe::Answer { answered, own }.bytes()))
@@ -253,7 +248,7 @@ impl Paths {
             return Vec::new();
         }
         if self.doubt.is_none() && self.doubts().is_some_and(|at| at <= now) {
-            self.doubt = Some(now);
+            self.doubt = Some(Doubt::that_it_is_silent(now));
         }
         self.forget(now);
         let due = |k: &&Known| self.next_try(k, lower).is_some_and(|at| at <= now);
@@ -261,7 +256,7 @@ impl Paths {
     }
 
     /// The path that should be taken instead of the one in use.
-    pub(super) fn better(&self, now: Duration) -> Option<Path> {
+    pub(super) fn better(&self, now: Duration, lower: bool) -> Option<Path> {
         let used = self.used?;
         let others = self.known.iter().filter(|k| k.path != used);
         let cheapest = |a: &&Known, b: &&Known| a.cost().cmp(&b.cost());
@@ -273,10 +268,15 @@ impl Paths {
                 .filter(|_| self.decides() <= Some(now))
                 .map(|k| k.path);
         }
+        if !lower {
+            return self.followed().filter(|path| *path != used);
+        }
         let current = self.get(used)?;
         let fresh = |k: &&Known| {
             let recent = k.round.is_some_and(|at| now.saturating_sub(at) < COMPARE_INTERVAL * 3 / 2);
-            k.rounds >= PROOFS && k.unanswered <= 1 && recent
+            // A few lost probes speak for no detour that happens to be known.
+            let compares = k.rank() <= current.rank() || current.echo.loss() > LOSSY;
+            k.rounds >= PROOFS && k.unanswered <= 1 && recent && compares
         };
         let best = others.filter(fresh).min_by(cheapest)?;
         let wins = if best.rank() < current.rank() {
@@ -294,6 +294,12 @@ impl Paths {
         let decides = if self.known.iter().any(|k| self.answers_in_doubt(k)) { self.decides() } else { None };
         let doubts = if self.doubt.is_none() { self.doubts() } else { None };
         [tries, decides, doubts].into_iter().flatten().min()
+    }
+
+    /// Where the peer says that it goes since ours was taken, if that works both ways.
+    fn followed(&self) -> Option<Path> {
+        let (path, said) = self.theirs.filter(|(_, said)| *said >= self.taken)?;
+        self.get(path).filter(|k| k.round >= Some(said)).map(|k| k.path)
     }
 
     fn get(&self, path: Path) -> Option<&Known> {
@@ -319,14 +325,16 @@ impl Paths {
 
     fn forget(&mut self, now: Duration) {
         let used = self.used;
-        self.known.retain(|k| k.listed || Some(k.path) == used || now < k.since + PATH_LINGER);
+        let lingers = |k: &Known| (k.tried.is_some() || k.credit > 0) && now < k.since + PATH_LINGER;
+        self.known.retain(|k| k.listed || Some(k.path) == used || lingers(k));
     }
 
     fn send(&mut self, now: Duration, path: Path) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         if let Some(known) = self.know(now, path) {
-            known.echo.sent(now, sequence);
+            let soon = known.tried.is_some_and(|tried| now < tried + PROBE_INTERVAL);
+            known.echo.sent(now, sequence, soon && known.unanswered > 0);
             known.tried = Some(now);
             known.unanswered = known.unanswered.saturating_add(1);
             known.credit = known.credit.saturating_sub(PROBE_DATAGRAM);
@@ -339,7 +347,8 @@ impl Paths {
         let Some(known) = known.find_map(|k| k.echo.came_back(now, sequence).then_some(k)) else {
             return false;
         };
-        if known.unanswered > DEAD {
+        let silent = known.round.is_none_or(|round| now > round + SUSPECT_AFTER);
+        if silent && known.unanswered > DEAD {
             known.rounds = 0;
         }
         known.rounds = known.rounds.saturating_add(1);
@@ -362,11 +371,11 @@ impl Paths {
     /// In doubt: when another path may be taken, after the one in use had its chance.
     fn decides(&self) -> Option<Duration> {
         let chance = self.quality().0.map_or(SUSPECT_INTERVAL, |rtt| (rtt * 2).max(SUSPECT_INTERVAL));
-        self.doubt.map(|at| at + chance)
+        self.doubt.map(|doubt| doubt.since + chance)
     }
 
     fn answers_in_doubt(&self, known: &Known) -> bool {
-        let since = self.doubt.map(|doubt| doubt.max(self.taken));
+        let since = self.doubt.map(|doubt| doubt.since.max(self.taken));
         Some(known.path) != self.used && since.is_some_and(|since| known.round >= Some(since))
     }
 
@@ -379,13 +388,18 @@ impl Paths {
         }
         let after = |interval| Some(known.tried.map_or(self.taken, |tried| tried + interval));
         if let Some(doubt) = self.doubt {
-            let hurry = known.tried.is_none_or(|tried| tried < doubt + HURRY);
-            return after(if hurry { SUSPECT_INTERVAL } else { SEARCH_INTERVAL }).map(|at| at.max(doubt));
+            let hurry = known.tried.is_none_or(|tried| tried < doubt.since + HURRY);
+            let first = is_used || doubt.first == Some(known.path);
+            let from = if first { doubt.since } else { doubt.all };
+            return after(if hurry { SUSPECT_INTERVAL } else { SEARCH_INTERVAL }).map(|at| at.max(from));
         }
         if is_used {
-            return None; // The connection itself is probed along it.
+            // The connection itself is probed along it; what is lost is asked again before it makes a doubt.
+            let patience = known.echo.rtt().map_or(SUSPECT_INTERVAL, |rtt| (rtt * 2).max(SUSPECT_INTERVAL));
+            let again = if lower { patience } else { patience * 2 };
+            return if known.unanswered > 0 { after(again) } else { None };
         }
-        if (1..PROOFS).contains(&known.rounds) && known.unanswered <= 1 {
+        if lower && (1..PROOFS).contains(&known.rounds) && known.unanswered <= 1 {
             return after(SUSPECT_INTERVAL);
         }
         let comparing = lower.then_some(COMPARE_INTERVAL * 2u32.pow(known.unanswered.min(3)));
@@ -395,122 +409,13 @@ impl Paths {
             }
             (Path::Udp(_), Path::Relay(_) | Path::Tcp(_)) => None,
             (Path::Udp(_), Path::Udp(_)) => comparing,
-            (_, Path::Udp(_)) => Some(SEARCH_INTERVAL),
+            // Either end: only one may be let through, or know the stream.
+            (_, Path::Udp(_)) | (Path::Relay(_), Path::Tcp(_)) => Some(SEARCH_INTERVAL),
             _ => comparing,
         };
         interval.and_then(after)
     }
 }
 
-impl Known {
-    fn new(path: Path, now: Duration) -> Self {
-        Self {
-            path,
-            listed: false,
-            echo: Echo::default(),
-            rounds: 0,
-            round: None,
-            tried: None,
-            unanswered: 0,
-            since: now,
-            credit: 0,
-            grudge: Duration::ZERO,
-            mtu: Mtu::new(path),
-        }
-    }
-
-    fn rank(&self) -> u8 {
-        match self.path {
-            Path::Udp(_) => 0,
-            Path::Tcp(_) => 1,
-            Path::Relay(_) => 2,
-        }
-    }
-
-    fn cost(&self) -> Duration {
-        self.cost_of(self.echo.rtt())
-    }
-
-    /// What it costs at least: under load round trips say more about the hosts than about the path.
-    fn least_cost(&self) -> Duration {
-        self.cost_of(self.echo.shortest())
-    }
-
-    fn cost_of(&self, round_trip: Option<Duration>) -> Duration {
-        let kind = match self.path {
-            Path::Udp(_) => Duration::ZERO,
-            Path::Tcp(_) => TCP_COST,
-            Path::Relay(_) => RELAY_COST,
-        };
-        round_trip.unwrap_or(LOSS_COST) + LOSS_COST.mul_f32(self.echo.loss()) + kind
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn path(last: u8) -> Path {
-        Path::Udp(([192, 0, 2, last], 6783).into())
-    }
-
-    fn echo(paths: &mut Paths, now: Duration, path: Path, took: Duration) {
-        let Ok(Probe::Question { own }) = Probe::read(&paths.question(now, path)) else { unreachable!() };
-        let answer = Probe::Answer { answered: own, own: 1 }.bytes();
-        assert!(matches!(paths.hear(now + took, path, &answer), Ok(Heard::Answered(_))));
-    }
-
-    /// Probes the path in use each second, another each ten, for as long as that stays so; returns the seconds.
-    fn stays(used: impl Fn(u32) -> Duration, other: impl Fn(u32) -> Duration) -> u32 {
-        let mut paths = Paths::default();
-        paths.list(Duration::ZERO, [path(1), path(2)].into_iter());
-        paths.take(Duration::ZERO, path(1));
-        for second in 1..600 {
-            let now = Duration::from_secs(second.into());
-            echo(&mut paths, now, path(1), used(second));
-            if second % 10 == 0 {
-                echo(&mut paths, now, path(2), other(second));
-            }
-            if paths.better(now + 900 * MS).is_some() {
-                return second;
-            }
-        }
-        600
-    }
-
-    #[test]
-    fn what_was_silent_in_doubt_must_prove_itself_anew() {
-        let stream = Path::Tcp(super::super::StreamId(1));
-        let mut paths = Paths::default();
-        paths.list(Duration::ZERO, [path(1), path(2), stream].into_iter());
-        paths.take(Duration::ZERO, path(1));
-        for n in 0..PROOFS {
-            let now = MS * 10 * n;
-            [path(1), path(2), stream].into_iter().for_each(|path| echo(&mut paths, now, path, MS));
-        }
-        let doubt = SUSPECT_AFTER + 100 * MS;
-        paths.tick(doubt, true);
-        paths.question(doubt, path(2));
-        echo(&mut paths, doubt, stream, MS);
-        let now = doubt + 2 * SUSPECT_INTERVAL;
-        assert_eq!(paths.better(now), Some(stream));
-        paths.take(now, stream);
-        assert_eq!(paths.better(now + MS), None, "the other address was as silent");
-    }
-
-    #[test]
-    fn what_waits_on_a_busy_host_moves_nobody() {
-        let busy = |n: u32| 5 * MS + n.wrapping_mul(2_654_435_761) % 97 * MS;
-        assert_eq!(stays(busy, |n| busy(n + 7)), 600);
-        let at_times = |n: u32| if n.is_multiple_of(4) { 5 * MS } else { 60 * MS };
-        assert_eq!(stays(at_times, |_| 5 * MS), 600, "as short at its best");
-        let took = stays(|_| 40 * MS, |_| 20 * MS);
-        assert!((30..60).contains(&took), "a shorter one is taken, after {took} s");
-        assert!(
-            stays(|n| if n < 100 { 5 * MS } else { 40 * MS }, |_| 20 * MS) < 120,
-            "one that became longer"
-        );
-    }
-}
+mod tests;

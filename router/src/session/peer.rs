@@ -25,14 +25,10 @@ pub const KEYS_LINGER: Duration = Duration::from_secs(10);
 
 /// A notice was received and the probe is not answered: after this a second connection is dialled.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(1);
-/// After a notice was looked into, the next ones are ignored for so long.
-const NOTICE_HOLD: Duration = Duration::from_secs(5);
-/// Between the confirmation of the one connection and the closing of the other, so that the peer has moved too.
-const SETTLE: Duration = Duration::from_millis(500);
 /// A host that said goodbye dials when it is back; until then it is left alone for a while.
 const AFTER_GOODBYE: Duration = Duration::from_secs(2);
 /// A new member dials everybody itself, the lower id redials first: the other waits so long.
-const POLITE: Duration = Duration::from_millis(400);
+pub(super) const POLITE: Duration = Duration::from_millis(400);
 
 /// What an event of a peer is handled with.
 pub(super) struct Scene<'a> {
@@ -84,16 +80,18 @@ pub(super) struct Peer {
     /// Frames wait for a session.
     pub awaited: bool,
     /// The session in use should be replaced by a new one.
-    renew: bool,
+    pub renew: bool,
+    /// The last session was found dead here, perhaps not by the peer: the next takes the place of what the peer may still have.
+    pub found_dead: bool,
     /// A notice said that this connection is unknown to the peer; its probe must be answered before then.
-    suspicion: Option<(ConnectionId, Duration)>,
-    notices_from: Duration,
+    pub suspicion: Option<(ConnectionId, Duration)>,
+    pub notices_from: Duration,
     /// When superfluous connections are closed.
-    settle: Option<Duration>,
+    pub settle: Option<Duration>,
     /// Until then it is not told anew where it is seen.
     pub seen_from: Duration,
     /// Our id is the lower one, as of the last event.
-    lower: bool,
+    pub lower: bool,
 }
 
 impl Peer {
@@ -113,6 +111,7 @@ impl Peer {
             need: Need::new(kept),
             awaited: false,
             renew: false,
+            found_dead: false,
             suspicion: None,
             notices_from: Duration::ZERO,
             settle: None,
@@ -137,7 +136,7 @@ impl Peer {
         dialled: Option<bool>,
         index: u32,
     ) {
-        self.need.use_it(scene.now);
+        self.need.begin(scene.now, dialled.is_some());
         self.make_room(scene);
         let mut connection = Connection::new(id, path, dialled.is_some(), Stage::Greeting, scene.now);
         connection.epochs.open(scene.now, index);
@@ -208,8 +207,10 @@ impl Peer {
             Stage::Greeting | Stage::Ready => {
                 self.erase(scene, id);
                 self.choose(scene);
-                if why == Some(Why::Goodbye) {
-                    self.dialling.restart(scene.now + AFTER_GOODBYE);
+                match why {
+                    Some(Why::Goodbye) => self.dialling.restart(scene.now + AFTER_GOODBYE),
+                    Some(Why::Idle) => self.need.over(scene.now),
+                    _ => {}
                 }
             }
         }
@@ -341,7 +342,7 @@ impl Peer {
 
     /// Whether its connections are there for nothing.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        !self.connections.is_empty() && !self.need.holds(now)
+        !self.connections.is_empty() && self.need.ends().is_some_and(|at| at <= now)
     }
 
     pub(super) fn view(&self) -> LinkView {
@@ -368,80 +369,6 @@ impl Peer {
         self.connections.iter_mut().find(|c| c.epochs.opens(index))
     }
 
-    /// The connection to use: one that works, not worn, meant to take another's place, dialled by the lower id, the newest.
-    fn best(&self) -> Option<ConnectionId> {
-        let by_lower = |c: &Connection| c.ours == self.lower;
-        self.connections
-            .iter()
-            .filter(|c| c.ready())
-            .max_by_key(|c| (c.confirmed, !c.worn, c.replaces, by_lower(c), c.id))
-            .map(|c| c.id)
-    }
-
-    pub(super) fn choose(&mut self, scene: &mut Scene<'_>) {
-        self.lower = scene.lower;
-        let best = self.best();
-        if best != self.used {
-            match best {
-                Some(id) => scene.act(Action::Use(self.host, id)),
-                None => scene.act(Action::Unuse(self.host)),
-            }
-            let lost = best.is_none();
-            self.used = best;
-            self.awaited &= lost;
-            match self.connections.iter().find(|c| Some(c.id) == best) {
-                Some(connection) if !self.paths.sound() => self.paths.take(scene.now, connection.path),
-                Some(_) => {}
-                None => self.paths.rest(),
-            }
-            self.follow(scene);
-            (self.renew, self.suspicion) = (false, None);
-            if lost {
-                self.dialling.restart(if scene.lower { scene.now } else { scene.now + POLITE });
-            }
-        }
-        let up = self.connections.iter().any(|c| Some(c.id) == best && c.confirmed);
-        if up != self.up {
-            self.up = up;
-            scene.act(if up { Action::LinkUp(self.host) } else { Action::LinkDown(self.host) });
-        }
-        if up && self.settle.is_none() {
-            self.settle = Some(scene.now + SETTLE);
-        }
-    }
-
-    /// The used one works: dials are not needed any more, and the lower id closes what else there is.
-    fn close_superfluous(&mut self, scene: &mut Scene<'_>) {
-        if !self.up || self.renew {
-            return;
-        }
-        let used = self.used;
-        let superfluous: Vec<(ConnectionId, Stage)> = self
-            .connections
-            .iter()
-            .filter(|c| Some(c.id) != used && (c.stage == Stage::Dialling || (scene.lower && c.ready())))
-            .map(|c| (c.id, c.stage))
-            .collect();
-        for (id, stage) in superfluous {
-            if stage == Stage::Dialling {
-                self.end(scene, id, Why::GivenUp);
-            } else {
-                scene.act(Action::Close(id, Why::Superseded));
-                if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
-                    connection.enter(Stage::Lingering, scene.now);
-                }
-            }
-        }
-        let ready = self.connections.iter().filter(|c| c.ready()).count();
-        let greeting = self.connections.iter().any(|c| c.stage == Stage::Greeting);
-        for connection in self.connections.iter_mut().filter(|c| c.ready() && ready == 1) {
-            connection.replaces = false; // It has taken the place; the next may take its.
-        }
-        if ready > 1 || greeting {
-            self.settle = Some(scene.now + SETTLE);
-        }
-    }
-
     fn end_overdue(&mut self, scene: &mut Scene<'_>) {
         let overdue: Vec<(ConnectionId, Stage)> =
             self.connections.iter().filter(|c| c.ends() <= scene.now).map(|c| (c.id, c.stage)).collect();
@@ -451,33 +378,15 @@ impl Peer {
         for (id, stage) in overdue {
             match stage {
                 Stage::Dialling | Stage::Greeting => self.end(scene, id, Why::GivenUp),
-                Stage::Ready => self.end(scene, id, Why::Silent),
+                Stage::Ready => {
+                    self.end(scene, id, Why::Silent);
+                    self.found_dead = true;
+                }
                 Stage::Lingering => self.erase(scene, id),
             }
         }
         self.give_up_waiting(scene);
         self.choose(scene);
-    }
-
-    fn suspect(&mut self, scene: &mut Scene<'_>) {
-        let Some((suspect, until)) = self.suspicion else { return };
-        if !self.connections.iter().any(|c| c.id == suspect && c.ready()) {
-            self.suspicion = None;
-        } else if until <= scene.now {
-            self.suspicion = None;
-            self.notices_from = scene.now + NOTICE_HOLD;
-            self.renew = true;
-            self.dialling.restart(scene.now);
-        }
-    }
-
-    /// Another connection must take this one's place.
-    pub(super) fn renew(&mut self, scene: &mut Scene<'_>, id: ConnectionId) {
-        self.connections.iter_mut().filter(|c| c.id == id).for_each(|c| c.worn = true);
-        if !self.renew && self.used == Some(id) {
-            self.renew = true;
-            self.dialling.restart(scene.now);
-        }
     }
 
     pub(super) fn wants_dial(&self) -> bool {
@@ -510,7 +419,7 @@ impl Peer {
         *scene.connections += 1;
         let id = ConnectionId(*scene.connections);
         let mut connection = Connection::new(id, path, true, Stage::Dialling, scene.now);
-        connection.replaces = self.renew;
+        connection.replaces = self.renew || self.found_dead;
         self.connections.push(connection);
         scene.act(Action::Dial(id, self.host, path));
     }
@@ -524,28 +433,11 @@ impl Peer {
         self.erase(scene, id);
     }
 
-    fn erase(&mut self, scene: &mut Scene<'_>, id: ConnectionId) {
+    pub(super) fn erase(&mut self, scene: &mut Scene<'_>, id: ConnectionId) {
         let had_keys = self.connections.iter().any(|c| c.id == id && c.epochs.any());
         self.connections.retain(|c| c.id != id);
         if had_keys {
             scene.act(Action::EraseKeys(id));
-        }
-    }
-
-    fn make_room(&mut self, scene: &mut Scene<'_>) {
-        let lingering = self.connections.iter().filter(|c| c.stage == Stage::Lingering);
-        if lingering.clone().count() >= MAX_CONNECTIONS
-            && let Some(oldest) = lingering.min_by_key(|c| c.since).map(|c| c.id)
-        {
-            self.erase(scene, oldest);
-        }
-        let live = self.connections.iter().filter(|c| c.stage != Stage::Lingering);
-        if live.clone().count() >= MAX_CONNECTIONS
-            && let Some(least) =
-                live.filter(|c| Some(c.id) != self.used).min_by_key(|c| (c.confirmed, c.id)).map(|c| c.id)
-        {
-            scene.act(Action::Count(DropReason::ConnectionsTooMany));
-            self.end(scene, least, Why::TooMany);
         }
     }
 }

@@ -19,6 +19,8 @@ const RECENT: usize = 8;
 const QUESTION: u8 = 1;
 const ANSWER: u8 = 2;
 const CLOSE: u8 = 3;
+/// 4 to 7 are the probes of lanes and sizes.
+const QUESTION_OF_USED: u8 = 8;
 
 /// What a probe says. Sequence numbers are the sender's, never the same again for a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +29,8 @@ pub enum Probe {
     Question {
         /// To be repeated in the answer.
         own: u32,
+        /// Whether it comes by the path that the sender goes by.
+        used: bool,
     },
     /// The answer to a question.
     Answer {
@@ -49,7 +53,8 @@ impl Probe {
         let [kind, a0, a1, a2, a3, o0, o1, o2, o3] = *body;
         let (answered, own) = (u32::from_be_bytes([a0, a1, a2, a3]), u32::from_be_bytes([o0, o1, o2, o3]));
         match kind {
-            QUESTION => Ok(Self::Question { own }),
+            QUESTION => Ok(Self::Question { own, used: false }),
+            QUESTION_OF_USED => Ok(Self::Question { own, used: true }),
             ANSWER => Ok(Self::Answer { answered, own }),
             CLOSE => Ok(Self::Close { answered }),
             _ => Err(DropReason::ProbeGarbled),
@@ -60,7 +65,8 @@ impl Probe {
     #[must_use]
     pub fn bytes(self) -> [u8; PROBE_LEN] {
         let (kind, answered, own) = match self {
-            Self::Question { own } => (QUESTION, 0, own),
+            Self::Question { own, used: false } => (QUESTION, 0, own),
+            Self::Question { own, used: true } => (QUESTION_OF_USED, 0, own),
             Self::Answer { answered, own } => (ANSWER, answered, own),
             Self::Close { answered } => (CLOSE, answered, 0),
         };
@@ -72,10 +78,18 @@ impl Probe {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    sequence: u32,
+    at: Duration,
+    /// It was sent because the one before was not answered: one silence is not many losses.
+    again: bool,
+}
+
 /// One end of the echo along one path.
 #[derive(Clone, Debug, Default)]
 pub struct Echo {
-    sent: VecDeque<(u32, Duration)>,
+    sent: VecDeque<Sent>,
     rtt: Option<Duration>,
     /// The last round trips, the newest last.
     recent: VecDeque<Duration>,
@@ -84,30 +98,30 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// A question or an answer with this number was sent.
-    pub fn sent(&mut self, now: Duration, sequence: u32) {
+    /// A question or an answer with this number was sent, perhaps because the one before was not answered.
+    pub fn sent(&mut self, now: Duration, sequence: u32, again: bool) {
         if self.sent.len() == OUTSTANDING {
-            self.sent.pop_front();
-            self.judge(true);
+            self.lose();
         }
-        self.sent.push_back((sequence, now));
+        self.sent.push_back(Sent { sequence, at: now, again });
     }
 
     /// The number came back; `false` if it is none of these, or came back before.
     pub fn came_back(&mut self, now: Duration, sequence: u32) -> bool {
-        let Some(at) = self.sent.iter().position(|(s, _)| *s == sequence) else { return false };
-        let Some((_, sent)) = self.sent.remove(at) else { return false };
-        while self.sent.front().is_some_and(|(_, at)| *at + LATE < sent) {
-            self.sent.pop_front();
-            self.judge(true);
+        let Some(at) = self.sent.iter().position(|s| s.sequence == sequence) else { return false };
+        let Some(sent) = self.sent.remove(at) else { return false };
+        while self.sent.front().is_some_and(|s| s.at + LATE < sent.at) {
+            self.lose();
         }
-        let sample = now.saturating_sub(sent);
+        let sample = now.saturating_sub(sent.at);
         self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt * 7 / 8 + sample / 8));
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(sample);
-        self.judge(false);
+        if !sent.again {
+            self.judge(false);
+        }
         true
     }
 
@@ -134,6 +148,13 @@ impl Echo {
         self.lost.count_ones() as f32 / u32::BITS as f32
     }
 
+    /// The oldest does not come back any more.
+    fn lose(&mut self) {
+        if self.sent.pop_front().is_some_and(|s| !s.again) {
+            self.judge(true);
+        }
+    }
+
     fn judge(&mut self, lost: bool) {
         self.lost = self.lost << 1 | u32::from(lost);
     }
@@ -150,7 +171,7 @@ mod tests {
     #[test]
     fn what_comes_back_is_measured_once() {
         let mut echo = Echo::default();
-        echo.sent(MS, 7);
+        echo.sent(MS, 7, false);
         assert!(!echo.came_back(5 * MS, 8), "never sent");
         assert!(echo.came_back(11 * MS, 7));
         assert!(!echo.came_back(12 * MS, 7), "each counts once");
@@ -161,12 +182,20 @@ mod tests {
     fn what_does_not_come_back_is_loss() {
         let mut echo = Echo::default();
         for i in 0..80 {
-            echo.sent(i * LATE, i);
+            echo.sent(i * LATE, i, false);
             if i % 2 == 0 {
                 assert!(echo.came_back(i * LATE, i));
             }
         }
         assert!((0.4..=0.6).contains(&echo.loss()), "{}", echo.loss());
+    }
+
+    #[test]
+    fn a_silence_is_one_loss_however_often_it_was_asked() {
+        let mut echo = Echo::default();
+        (0..40).for_each(|i| echo.sent(LATE * i / 2, i, i > 0));
+        assert!(echo.came_back(LATE * 40, 39));
+        assert_eq!(echo.loss(), 1.0 / 32.0);
     }
 
     proptest! {

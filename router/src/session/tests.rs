@@ -3,6 +3,7 @@
 mod keys;
 mod need;
 mod rekey;
+mod strangers;
 mod streams;
 mod topologies;
 mod underlay;
@@ -14,6 +15,11 @@ use proptest::prelude::*;
 
 use super::*;
 use world::{CIPHER, MS, Wire, World, id, path};
+
+/// So many cases of a property, unless `PROPTEST_CASES` says how many.
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
 
 #[test]
 fn two_that_dial_each_other_keep_the_connection_of_the_lower_id() {
@@ -198,7 +204,7 @@ fn codes_go_round() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_they_settle(
@@ -233,11 +239,11 @@ proptest! {
 
     #[test]
     fn any_probe_or_greeting_is_heard_without_panic(
-        steps in prop::collection::vec((0u8..13, 0u64..9, any::<u32>(), prop::collection::vec(any::<u8>(), 0..12)), 0..60),
+        steps in prop::collection::vec((0u8..15, 0u64..9, any::<u32>(), prop::collection::vec(any::<u8>(), 0..12)), 0..60),
     ) {
         let mut sessions = Sessions::new(id(0), BootId([1; 16]), CIPHER, [1; 32]);
         let mut actions = Vec::new();
-        let members = BTreeSet::from([id(1), id(2)]);
+        let (members, more) = (BTreeSet::from([id(1), id(2)]), (1..4).map(id).collect());
         sessions.handle(MS, Event::Members(&members), &mut actions);
         let mut now = MS;
         for (kind, connection, index, body) in steps {
@@ -260,6 +266,8 @@ proptest! {
                 9 => Event::Rekey(connection, Rekey::Offer(Share { epoch: index % 4, index, public: [3; 32] })),
                 10 => Event::Rekey(connection, Rekey::Answer(Share { epoch: index % 4, index, public: [3; 32] })),
                 11 => Event::FirstAuthentic(index),
+                12 => Event::Refused(id(body.len() % 4)),
+                13 => Event::Members(if body.len() % 2 == 0 { &more } else { &members }),
                 _ => Event::Tick,
             };
             sessions.handle(now, event, &mut actions);

@@ -40,7 +40,7 @@ impl Peer {
         self.list_paths(scene);
     }
 
-    fn list_paths(&mut self, scene: &mut Scene<'_>) {
+    pub(super) fn list_paths(&mut self, scene: &mut Scene<'_>) {
         self.dialling.set_relays(&self.relays);
         let listed = self.dialling.given().iter().chain(&self.relays).copied().chain(self.streams.paths());
         self.paths.list(scene.now, listed);
@@ -108,7 +108,9 @@ impl Peer {
         for (id, path) in due {
             self.ask(scene, id, path);
         }
-        if let Some(used) = self.used {
+        let Some(used) = self.used else { return };
+        // Again, since asking once more may count as one loss too many: then other paths are due as well.
+        for _ in 0..2 {
             for path in self.paths.tick(scene.now, scene.lower) {
                 self.ask(scene, used, path);
             }
@@ -154,10 +156,14 @@ impl Peer {
 
     /// Takes the better path if there is one, with every connection that can go by it.
     pub(super) fn change_path(&mut self, scene: &mut Scene<'_>) {
-        if let Some(path) = self.paths.better(scene.now) {
+        let better = self.paths.better(scene.now, scene.lower);
+        if let Some(path) = better {
             self.paths.take(scene.now, path);
         }
         self.follow(scene);
+        if let (Some(path), Some(used), true) = (better, self.used, scene.lower) {
+            self.ask(scene, used, path); // So that the peer follows.
+        }
     }
 
     /// Tells the peer where it is seen, if that is elsewhere than it was told: its NAT has changed its mind, or a relay is not

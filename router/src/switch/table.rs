@@ -37,7 +37,7 @@ pub struct Members {
 
 /// One network as this host knows it. Only endpoints whose address lies in their owner's block or lease belong in here:
 /// who makes the table checks that.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
     /// The network.
     pub network: NetworkId,
@@ -117,6 +117,12 @@ impl Table {
     /// Hosts that take every group take those that are known.
     pub fn end_groups(&mut self) {
         self.groups.values_mut().for_each(|members| members.hosts.extend(&self.every_group));
+    }
+
+    /// Whether the same hosts hand out the same addresses.
+    #[must_use]
+    pub fn is_divided_like(&self, other: &Self) -> bool {
+        self.blocks == other.blocks && self.leases == other.leases
     }
 
     /// Who hands out `ip`, if anybody does: a lease outranks the block.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_api::id::BootId;
 use weft_api::roster::Cipher;
-use weft_router::session::message::{LENGTH_LEN, MAX_HELLO_LEN, MAX_MESSAGE_LEN, Message};
+use weft_router::session::message::{LENGTH_LEN, MAX_HELLO_LEN, MAX_MESSAGE_LEN, MAX_PROOF_LEN, Message};
 use weft_router::session::probe::Probe;
 use weft_router::session::{
     Action, ConnectionId, Event, Hello, MAX_CONNECTIONS, MAX_EPOCHS, Path, Rekey, Remote, Sessions, Share,
@@ -116,7 +116,7 @@ fn step(tested: &mut Tested, input: &mut Input<'_>) {
         3 => match read(input.bytes()) {
             Some(Message::Hello(hello)) => tested.tell(Event::Hello(connection, hello)),
             Some(Message::Rekey(said)) => tested.tell(Event::Rekey(connection, said)),
-            Some(Message::Mesh(_) | Message::Seen(_)) | None => {}
+            Some(Message::Mesh(_) | Message::Seen(_) | Message::Proof(_)) | None => {}
         },
         4 => tested.tell(Event::Lost(connection, None)),
         5 => tested.tell(Event::Probe(ours, path, input.bytes())),
@@ -140,10 +140,11 @@ fn step(tested: &mut Tested, input: &mut Input<'_>) {
         16 => {
             let kept = (0..HOSTS).filter(|n| which >> n & 1 == 1).map(host).collect();
             tested.tell(Event::Keep(&kept));
+            tested.tell(Event::Refused(host(which)));
         }
         _ => {
             let length = input.array();
-            for max in [MAX_HELLO_LEN, MAX_MESSAGE_LEN] {
+            for max in [MAX_HELLO_LEN, MAX_PROOF_LEN, MAX_MESSAGE_LEN] {
                 assert!(Message::length(length, max).map_or(true, |n| (1..=max).contains(&n)));
             }
         }
@@ -166,7 +167,8 @@ pub(crate) fn talks() -> Vec<Vec<u8>> {
     let share = |epoch| Share { epoch, index: 70 + epoch, public: [9; 32] };
     let probe = |probe: Probe| [&[5, 0, 1][..], &with_length(&probe.bytes())].concat();
     let up =
-        [&[1, 1, 1][..], &say(0, &hello(5, 70)), &[7, 0, 1], &probe(Probe::Question { own: 1 })].concat();
+        [&[1, 1, 1][..], &say(0, &hello(5, 70)), &[7, 0, 1], &probe(Probe::Question { own: 1, used: true })]
+            .concat();
     let rekey = |said| say(0, &Message::Rekey(said));
     vec![
         up.clone(),

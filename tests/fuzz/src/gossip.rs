@@ -151,8 +151,14 @@ fn step(tested: &mut Tested, input: &mut Input<'_>) {
         2 => tested.tell(Event::Disconnected(from)),
         3 => tested.tell(Event::LinkDown(from)),
         4 => {
-            if let Ok(Message::Mesh(gossip)) = Message::decode(&[&[1], input.bytes()].concat()) {
+            let bytes = input.bytes();
+            if let Ok(Message::Mesh(gossip)) = Message::decode(&[&[1], bytes].concat()) {
                 tested.tell(Event::Heard(from, &gossip));
+            }
+            if let Ok(Message::Proof(proof)) = Message::decode(&[&[4], bytes].concat())
+                && let Ok(record) = proof.record.peek()
+            {
+                tested.tell(Event::Presented(record.key, &proof));
             }
         }
         5 | 6 => {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use weft_router::relay::{MAX_HOPS, Onward, RELAY_LEN, RelayLimits, RelayTable, Relayed};
+use weft_router::envelope::Header;
+use weft_router::relay::{MAX_HOPS, Onward, RELAY_HEAD_LEN, RELAY_LEN, RelayLimits, RelayTable, Relayed};
 use weft_router::session::Path;
 
 use crate::cast::{HOSTS, host};
@@ -35,7 +36,12 @@ pub(crate) fn relay(bytes: &[u8]) {
         let (by, to) = (usize::from(input.u8()) % HOSTS, usize::from(input.u8()) % HOSTS);
         let body = input.bytes();
         let _ = limits.take(host(by), Duration::from_millis(input.u8().into()));
-        if let Ok(relayed) = Relayed::read(body) {
+        // A body as long as a head is one; any other is a chunk's.
+        let read = match <&[u8; RELAY_HEAD_LEN]>::try_from(body) {
+            Ok(head) => Relayed::read_head(head),
+            Err(_) => Relayed::read(body),
+        };
+        if let Ok(relayed) = read {
             assert_eq!(relayed.body()[..], body[..RELAY_LEN]);
             travel(&tables, &paths, relayed, by, to);
         }
@@ -72,7 +78,9 @@ fn travel(
 
 pub(crate) fn samples() -> Vec<Vec<u8>> {
     let datagram = |by: u8, to: u8, relayed: Relayed| {
-        [&[by, to][..], &with_length(&[&relayed.body()[..], b"sealed"].concat()), &[1]].concat()
+        let head = [&relayed.body()[..], &Header { lane: 0, index: 1, counter: 2 }.envelope()].concat();
+        let chunk = [&relayed.body()[..], b"sealed"].concat();
+        [&[by, to][..], &with_length(&chunk), &[1, by, to], &with_length(&head), &[1]].concat()
     };
     let ring = |what: u8| -> Vec<u8> {
         (0..HOSTS)

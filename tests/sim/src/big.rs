@@ -12,16 +12,29 @@ use weft_router::switch::Owner;
 
 use crate::World;
 use crate::frames::Place;
-use crate::host::{decisions, host_key, items, mesh_id, network};
+use crate::host::{Stored, decisions, host_key, items, mesh_id, network};
 use crate::random::Random;
 use crate::underlay::Weather;
 use crate::world::MS;
 
+/// What a host sends at most in plain time, 3 changes a second in the whole mesh, bits a second.
+pub const PLAIN: f64 = 20_000.0;
+/// And while halves of the mesh catch up, bits in any second.
+pub const CATCH_UP: f64 = 10_000_000.0;
+/// A change is known everywhere within this,
+pub const KNOWN: Duration = Duration::from_secs(2);
+/// a death within this,
+pub const DEAD: Duration = Duration::from_secs(6);
+/// and everything after two halves have met again.
+pub const HEALED: Duration = Duration::from_secs(5);
+
 const SEC: Duration = Duration::from_secs(1);
 /// Of each host's endpoints every other one is on the second.
-const NETWORKS: usize = 2;
+pub(crate) const NETWORKS: usize = 2;
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What hosts send is looked at so long after halves have met, or until they are one.
+const CATCHES_UP: Duration = Duration::from_secs(5);
 /// Hosts that say something before the others.
 const FIRST: usize = 40;
 /// Hosts whose tables are looked at.
@@ -68,7 +81,6 @@ impl Big {
             Weather { loss: 0, twice: 0, delay: Duration::from_millis(10), jitter: 5 * MS, mtu: 1500 };
         let mut world = World::empty(hosts, NETWORKS, weather, seed);
         world.thin = true;
-        let place = |host, n: usize| Place { host, network: n % NETWORKS, nth: (n / NETWORKS) as u8 };
         let places: Vec<Vec<Place>> =
             (0..hosts).map(|host| (0..endpoints).map(|n| place(host, n)).collect()).collect();
         let facts: Vec<FactRecord> = (0..hosts)
@@ -79,9 +91,10 @@ impl Big {
                 FactRecord::sign(&host_key(n), mesh_id(), world.ids[n], version, said)
             })
             .collect();
-        let decided = decisions(hosts, NETWORKS);
+        let roster = world.signer.roster.clone();
+        let stored = Stored { roster, facts, decisions: decisions(hosts, NETWORKS), ..Stored::default() };
         for (n, places) in places.iter().enumerate() {
-            let mut host = world.start(n, 2, facts.clone(), decided.clone());
+            let mut host = world.start(n, 2, stored.clone());
             host.endpoints = places.iter().copied().collect();
             world.hosts.push(host);
         }
@@ -167,7 +180,7 @@ impl Big {
         let mut waiting = self.world.alive();
         let mut before: Vec<u64> = self.world.hosts.iter().map(|h| h.sent).collect();
         let mut second = start;
-        while known.is_none() || reached.is_none() {
+        while known.is_none() || reached.is_none() || self.world.now - start < CATCHES_UP {
             if self.world.now - start > PATIENCE {
                 return None;
             }
@@ -290,6 +303,11 @@ impl Big {
         }
         Some(self.world.now - start)
     }
+}
+
+/// The nth container of a host.
+pub(crate) fn place(host: usize, n: usize) -> Place {
+    Place { host, network: n % NETWORKS, nth: (n / NETWORKS) as u8 }
 }
 
 impl World {

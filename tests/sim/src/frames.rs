@@ -9,7 +9,8 @@ use weft_router::drop::DropReason;
 use weft_router::session;
 use weft_router::switch::{self, Headers, Inbound, Outbound};
 
-use crate::world::{Body, World};
+use crate::datagram::Body;
+use crate::world::World;
 
 /// One endpoint: its host, and its number there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -10,20 +10,24 @@ use std::time::Duration;
 use weft_agent::state::ledger::Endpoint;
 use weft_agent::tables::table;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
-use weft_api::fact::{self, Item};
+use weft_api::fact::{self, FactRecord, Item};
 use weft_api::id::{HostId, HostKey, MeshId, MeshKey, NetworkId};
 use weft_api::network::{Network, Origin, Subnet};
 use weft_api::roster::{Roles, RosterRecord, Standing};
 use weft_api::sign::{Signed, SigningKey, verify_bytes};
+use weft_api::succession::Succession;
 use weft_router::drop::DropReason;
+use weft_router::fragment::Reassembly;
 use weft_router::mesh::{AnyRecord, Mesh, Notary, RecordKey};
 use weft_router::replay::ReplayWindow;
+use weft_router::seal::{OpenKey, SealKey};
 use weft_router::session::{ConnectionId, LinkView, Path, Sessions};
 use weft_router::switch::{Memory, Table};
 use weft_router::waiting::WaitingRoom;
-use weft_router_io::node::MeshView;
+use weft_router_io::node::{Groups, HostFacts, MeshView};
 
 use crate::frames::Place;
+use crate::quic::Quic;
 
 /// Signatures are checked once for all hosts, which share one copy of each record.
 #[derive(Default, Debug)]
@@ -46,16 +50,50 @@ impl Notary for SharedNotary {
 /// A key to open with.
 pub(crate) struct Opening {
     pub connection: ConnectionId,
+    /// Its place among the keys of the connection.
+    pub epoch: u32,
     pub heard: bool,
     pub replay: ReplayWindow,
     pub newest_from: Option<SocketAddr>,
+    /// Where envelopes are more than a model.
+    pub key: Option<OpenKey>,
 }
 
 /// A key to seal with.
-#[derive(Clone, Copy)]
 pub(crate) struct Sealing {
     pub index: u32,
     pub counter: u64,
+    /// Where envelopes are more than a model.
+    pub key: Option<Rc<SealKey>>,
+    /// The longest datagram that the path is known to pass.
+    pub size: u16,
+    /// Chunks that were sent in fragments.
+    pub fragment: u16,
+}
+
+/// What a host starts with.
+#[derive(Clone, Default)]
+pub(crate) struct Stored {
+    pub successions: Vec<Signed<Succession>>,
+    pub roster: Vec<Signed<RosterRecord>>,
+    pub facts: Vec<FactRecord>,
+    pub decisions: Vec<Signed<Decision>>,
+}
+
+impl Stored {
+    /// All that is on a disk.
+    pub(crate) fn of(disk: &BTreeMap<RecordKey, AnyRecord>) -> Self {
+        let mut stored = Self::default();
+        for record in disk.values() {
+            match record {
+                AnyRecord::Succession(held) => stored.successions.push(held.signed.clone()),
+                AnyRecord::Roster(held) => stored.roster.push(held.signed.clone()),
+                AnyRecord::Facts(said) => stored.facts.push(said.record.clone()),
+                AnyRecord::Decision(held) => stored.decisions.push(held.signed.clone()),
+            }
+        }
+        stored
+    }
 }
 
 /// A host.
@@ -74,6 +112,8 @@ pub struct Host {
     /// Bytes that it sent, IP headers included.
     pub sent: u64,
     pub(crate) disk: BTreeMap<RecordKey, AnyRecord>,
+    /// Whom it takes for members.
+    pub(crate) members: BTreeSet<HostId>,
     pub(crate) tables: Vec<(Table, Memory)>,
     pub(crate) tables_due: Option<Duration>,
     pub(crate) peers: HashMap<ConnectionId, (HostId, Path)>,
@@ -85,6 +125,9 @@ pub struct Host {
     /// What the mesh was told of: links that no relay takes part in.
     pub(crate) linked: BTreeSet<HostId>,
     pub(crate) wakes: Option<Duration>,
+    /// QUIC itself, where that is no model.
+    pub(crate) quic: Option<Box<Quic>>,
+    pub(crate) fragments: Reassembly,
     /// Frames that wait for a session: the network, and the bytes.
     pub(crate) held: WaitingRoom<(usize, Rc<[u8]>)>,
 }
@@ -93,6 +136,7 @@ impl Host {
     /// One that has just started.
     pub(crate) fn new(sessions: Sessions, mesh: Mesh, life: u32) -> Self {
         Self {
+            members: mesh.roster().members(),
             sessions,
             mesh,
             life,
@@ -111,8 +155,18 @@ impl Host {
             up: BTreeSet::new(),
             linked: BTreeSet::new(),
             wakes: None,
+            quic: None,
+            fragments: Reassembly::new(),
             held: WaitingRoom::default(),
         }
+    }
+
+    /// What it starts with lies on its disk.
+    pub(crate) fn store_roster(&mut self) {
+        let records = self.mesh.roster().records();
+        let records =
+            records.map(|(host, held)| (RecordKey::Roster(host), AnyRecord::Roster(Arc::clone(held))));
+        self.disk.extend(records);
     }
 
     pub(crate) fn count(&mut self, reason: DropReason, n: u64) {
@@ -138,7 +192,7 @@ impl Host {
         let view = view(&self.mesh);
         let own: Vec<Endpoint> = self.endpoints.iter().map(|place| own_endpoint(*place)).collect();
         for n in 0..networks {
-            let made = table(me, &network(n), &view, &own, None);
+            let made = table(me, &network(n), &view, &own, &Groups::new());
             match self.tables.get_mut(n) {
                 Some((table, _)) => *table = made,
                 None => self.tables.push((made, Memory::new())),
@@ -150,13 +204,15 @@ impl Host {
 /// What the agent would be told.
 fn view(mesh: &Mesh) -> MeshView {
     let mut view = MeshView::default();
-    view.roster.extend(mesh.roster().records().map(|(id, held)| (id, held.record.clone())));
-    for (owner, said) in mesh.facts().records() {
-        let items = said.record.items.iter().filter_map(Item::decode).collect();
-        view.facts.insert(owner, Arc::new((said.head.version, items)));
-    }
-    let decided = mesh.decisions().records().map(|held| &held.record);
-    view.decisions.extend(decided.map(|decision| (decision.key.clone(), decision.clone())));
+    let roster = mesh.roster().records().map(|(id, held)| (id, held.record.clone()));
+    view.roster = Arc::new(roster.collect());
+    let said = mesh.facts().records().map(|(owner, said)| {
+        let (version, items) = (said.head.version, said.record.items.clone());
+        (owner, HostFacts { version, items })
+    });
+    view.facts = Arc::new(said.collect());
+    let decided = mesh.decisions().records().map(|held| (held.record.key.clone(), held.record.clone()));
+    view.decisions = Arc::new(decided.collect());
     view
 }
 

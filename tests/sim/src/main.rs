@@ -1,18 +1,17 @@
 //! `make sim`: a thousand hosts on virtual time, as a table of what was measured beside what is promised.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+mod real;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use weft_sim::Traffic;
-use weft_sim::big::Big;
+use weft_sim::big::{self, Big};
 use weft_sim::onlooker;
 
 const GIB: f64 = (1u64 << 30) as f64;
-const MIB: f64 = (1u64 << 20) as f64;
-/// The real process is measured after it has had so long to settle.
-const SETTLES: Duration = Duration::from_secs(20);
 
 /// A mesh of a thousand hosts on virtual time, and one real weft that knows of it.
 #[derive(Parser)]
@@ -32,6 +31,27 @@ struct Args {
     /// The weft to load with the facts of the mesh; needs root
     #[arg(long)]
     weft: Option<PathBuf>,
+    /// Nothing but that
+    #[arg(long, requires = "weft")]
+    only_weft: bool,
+    #[command(subcommand)]
+    command: Option<Hidden>,
+}
+
+#[derive(Subcommand)]
+enum Hidden {
+    /// The neighbour of the real weft
+    #[command(hide = true)]
+    Neighbour {
+        /// The state directory of the weft
+        dir: PathBuf,
+        /// Its port
+        port: u16,
+        /// Endpoints of the neighbour
+        endpoints: usize,
+        /// How many of its facts change in a second
+        per_second: u32,
+    },
 }
 
 /// What was promised and what came of it.
@@ -85,16 +105,35 @@ impl Table {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Hidden::Neighbour { dir, port, endpoints, per_second }) = args.command {
+        let Err(why) = onlooker::neighbour(&dir, port, endpoints, per_second) else {
+            return ExitCode::SUCCESS;
+        };
+        eprintln!("weft-sim: {why}");
+        return ExitCode::FAILURE;
+    }
     let mut table = Table { rows: Vec::new(), start: Instant::now() };
     let mut big = Big::new(args.hosts.into(), args.endpoints.into(), args.seed);
     println!("{} hosts, {} endpoints each, seed {}", args.hosts, args.endpoints, args.seed);
 
     if let Some(weft) = &args.weft {
-        let (value, met) = match real(&big, weft) {
-            Ok(rss) => (format!("{:.1} MB", rss / 1e6), Some(rss < 100e6)),
-            Err(why) => (format!("not measured: {why}"), None),
-        };
-        table.row("one weft with all these facts, resident", "< 100 MB", value, met);
+        let what = "one weft with all these facts, resident";
+        match real::measure(&big, args.endpoints.into(), weft) {
+            Ok(cost) => {
+                let most = cost.rest.max(cost.busy);
+                let value =
+                    format!("{:.1} MB, {:.1} at 3 changes a second", cost.rest / 1e6, cost.busy / 1e6);
+                table.row(what, "< 100 MB", value, Some(most < 100e6));
+                let value = format!("{:.1} % of a core, its start {:.1} s", cost.percent, cost.start);
+                table.row("  its processor, 3 changes a second", "", value, None);
+            }
+            Err(why) => {
+                table.row(what, "< 100 MB", format!("not measured: {why}"), args.only_weft.then_some(false))
+            }
+        }
+        if args.only_weft {
+            return if table.print() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
     }
 
     let settled = big.settle();
@@ -116,18 +155,18 @@ fn main() -> ExitCode {
             kinds.join(", ")
         );
         let what = format!("sent by a host, 3 changes a second, {} % loss", loss / 10);
-        table.row(what, "< 20 kbit/s", value, Some(sent.mean < 20_000.0));
+        table.row(what, "< 20 kbit/s", value, Some(sent.mean < big::PLAIN));
     }
     let took = big.spread(20);
-    table.worst("a new fact is known everywhere, 5 % loss", "2 s", Duration::from_secs(2), &took);
+    table.worst("a new fact is known everywhere, 5 % loss", "2 s", big::KNOWN, &took);
     big.world.underlay.weather.loss = 0;
     let took = big.death(5);
-    table.worst("a death is known everywhere", "6 s", Duration::from_secs(6), &took);
+    table.worst("a death is known everywhere", "6 s", big::DEAD, &took);
     let what = format!("halves that were apart for {} s, one change a second: all known after", args.apart);
     match big.part(Duration::from_secs(args.apart), 1) {
         None => table.row(what, "5 s", "never".into(), Some(false)),
         Some(healed) => {
-            let met = healed.known.max(healed.reached) <= Duration::from_secs(5);
+            let met = healed.known.max(healed.reached) <= big::HEALED;
             let value = format!("{:.2?}, all reached after {:.2?}", healed.known, healed.reached);
             table.row(what, "5 s", value, Some(met));
             let most = healed.most / 1e6;
@@ -135,7 +174,7 @@ fn main() -> ExitCode {
                 "  the most that a host sent meanwhile",
                 "10 Mbit/s",
                 format!("{most:.1} Mbit/s"),
-                None,
+                Some(healed.most <= big::CATCH_UP),
             );
             let wrong = healed.wrong.len();
             healed.wrong.iter().take(20).for_each(|wrong| println!("{wrong}"));
@@ -158,30 +197,4 @@ fn status(pid: &str, line: &str) -> Option<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kib: f64 = text.lines().find(|l| l.starts_with(line))?.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024.0)
-}
-
-/// The memory of a `weft up`, alone in a namespace, that has on its disk what every host of the mesh knows.
-fn real(big: &Big, weft: &Path) -> Result<f64, String> {
-    let dir = std::env::temp_dir().join(format!("weft-sim-{}", std::process::id()));
-    let state = dir.join("state");
-    let measured = onlooker::write(big, &state, 6783).and_then(|()| {
-        println!(
-            "the facts on its disk: {:.1} MiB",
-            std::fs::metadata(state.join("agent.redb")).map_or(0.0, |m| m.len() as f64 / MIB)
-        );
-        let inside = "mount -t tmpfs tmpfs /run && ip link set lo up && exec \"$0\" --state \"$1\" up";
-        let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "sh", "-c", inside]).arg(weft).arg(&state);
-        let mut child = command.spawn().map_err(|e| format!("unshare does not start ({e})"))?;
-        std::thread::sleep(SETTLES);
-        let rss = status(&child.id().to_string(), "VmRSS");
-        let lives = child.try_wait().is_ok_and(|ended| ended.is_none());
-        let ended = child.kill().and_then(|()| child.wait());
-        match rss {
-            Some(rss) if lives => ended.map(|_| rss).map_err(|e| e.to_string()),
-            _ => Err("weft up has ended: it needs root, and tun devices".into()),
-        }
-    });
-    let cleared = std::fs::remove_dir_all(&dir);
-    measured.and_then(|rss| cleared.map(|()| rss).map_err(|e| format!("{} stays ({e})", dir.display())))
 }

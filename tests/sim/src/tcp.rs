@@ -8,7 +8,8 @@ use weft_api::id::HostId;
 use weft_router::session::{Event, Path, Remote, StreamId};
 use weft_router::stream::gate::IDLE_TIMEOUT;
 
-use crate::world::{Datagram, Due, World};
+use crate::datagram::Datagram;
+use crate::world::{Due, World};
 
 /// A dial that nobody answers fails after so long, as in `router/io`.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -8,6 +8,8 @@ use std::time::Duration;
 use weft_router::session::message::Message;
 use weft_router::session::{ConnectionId, Why};
 
+use crate::datagram::PACKET;
+
 /// What travels on a stream.
 #[derive(Clone, Debug)]
 pub enum Said {
@@ -15,6 +17,21 @@ pub enum Said {
     Message(Rc<Message>, usize),
     /// The connection is closed.
     Close(Why),
+}
+
+impl Said {
+    /// In bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Message(_, len) => *len,
+            Self::Close(_) => 8,
+        }
+    }
+
+    /// That it takes.
+    pub fn packets(&self) -> usize {
+        self.len().div_ceil(PACKET).max(1)
+    }
 }
 
 /// One end.
@@ -32,6 +49,19 @@ pub struct End {
     expects: u64,
     /// What has overtaken it.
     early: BTreeMap<u64, Said>,
+    /// Packets that it has not acknowledged yet.
+    pub unanswered: usize,
+}
+
+/// What an end says that it has got.
+#[derive(Clone, Debug)]
+pub struct Got {
+    /// Everything below this number.
+    pub below: u64,
+    /// And these.
+    pub early: Rc<[u64]>,
+    /// Packets that say so: one for each two that came.
+    pub packets: usize,
 }
 
 /// A connection.
@@ -59,6 +89,7 @@ impl Wire {
             next: 0,
             expects: 0,
             early: BTreeMap::new(),
+            unanswered: 0,
         };
         Self { ends: [end(dialler), end(listener)], since, accepted: false }
     }
@@ -90,13 +121,15 @@ impl Wire {
         ready
     }
 
-    /// The other end has got everything below a number, and one more.
-    pub fn heard(&mut self, end: usize, below: u64, number: u64) {
-        self.ends[end].unheard.retain(|(n, _)| *n >= below && *n != number);
+    /// The other end has got this.
+    pub fn heard(&mut self, end: usize, got: &Got) {
+        self.ends[end].unheard.retain(|(n, _)| *n >= got.below && !got.early.contains(n));
     }
 
-    /// What the end waits for.
-    pub fn expects(&self, end: usize) -> u64 {
-        self.ends[end].expects
+    /// What the end has got: it is about to say so.
+    pub fn got(&mut self, end: usize) -> Got {
+        let end = &mut self.ends[end];
+        let packets = std::mem::take(&mut end.unanswered).div_ceil(2);
+        Got { below: end.expects, early: end.early.keys().copied().collect(), packets }
     }
 }

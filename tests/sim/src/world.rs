@@ -1,36 +1,32 @@
 //! Hosts over an underlay on virtual time: nothing happens but what was scheduled, and the same seed is the same world.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use weft_api::decision::Decision;
-use weft_api::fact::FactRecord;
-use weft_api::id::{BootId, HostId, HostKey, MeshKey};
-use weft_api::roster::{Cipher, RosterRecord};
-use weft_api::sign::Signed;
-use weft_router::mesh::{self, AnyRecord, Limits, Mesh, Start, ToStore};
-use weft_router::session::probe::PROBE_LEN;
-use weft_router::session::{self, ConnectionId, Path, Remote, Sessions};
+use weft_api::id::{HostId, HostKey};
+use weft_router::mesh::{self, Limits, ToStore};
+use weft_router::session::{self, Path, Remote};
 
-use crate::frames::{Place, Sent};
-use crate::host::{Host, SharedNotary, decisions, host_key, items, member, mesh_key};
+use crate::datagram::{Datagram, Traffic};
+use crate::frames::Sent;
+use crate::host::{Host, SharedNotary, Stored, decisions, host_key};
+use crate::model::{Late, Model};
 use crate::queue::Queue;
 use crate::random::Random;
+use crate::signer::Signer;
 use crate::tcp::{Stream, StreamDue};
 use crate::underlay::{Underlay, Weather};
-use crate::wire::{Said, Wire};
 
 /// The same as the product's clock: nothing is sooner.
 pub(crate) const MS: Duration = Duration::from_millis(1);
 /// The disk takes so long.
 const DISK: Duration = Duration::from_millis(2);
 /// The mesh is told of round trips so often.
-const MEASURE: Duration = Duration::from_secs(1);
+pub(crate) const MEASURE: Duration = Duration::from_secs(1);
 /// Tables follow facts so much later.
-const TABLES: Duration = Duration::from_millis(20);
+pub(crate) const TABLES: Duration = Duration::from_millis(20);
 
 /// What becomes due.
 #[derive(Clone)]
@@ -40,54 +36,14 @@ pub(crate) enum Due {
     Measure,
     Tables,
     Stored,
-    /// A dial's first packet, until it is answered or given up; when it is sent again after this.
-    Dial(ConnectionId, Duration, Duration),
-    /// What a stream's end has not been told is heard.
-    Again(usize, usize),
+    /// Something in the model of QUIC.
+    Model(Late),
+    /// A timer of QUIC itself.
+    Quic,
     /// Something about streams.
     Stream(StreamDue),
     /// A datagram.
     Arrives(Remote, Datagram),
-}
-
-/// What travels.
-#[derive(Clone)]
-pub(crate) enum Datagram {
-    Initial { dialler: usize, id: ConnectionId, life: u32 },
-    Answer { listener: usize, listener_life: u32, id: ConnectionId, life: u32 },
-    Stream { wire: usize, end: usize, number: u64, said: Said },
-    Heard { wire: usize, end: usize, below: u64, number: u64 },
-    Envelope { sender: usize, index: u32, counter: u64, body: Body },
-    Notice { index: u32 },
-    Relayed(Box<Relayed>),
-}
-
-/// What is sealed.
-#[derive(Clone)]
-pub(crate) enum Body {
-    /// A probe, and the length of datagram that it is padded to.
-    Probe([u8; PROBE_LEN], usize),
-    Frame(usize, Rc<[u8]>),
-}
-
-/// A datagram inside an envelope of a neighbour's session.
-#[derive(Clone)]
-pub(crate) struct Relayed {
-    pub limit: u8,
-    pub source: usize,
-    pub target: HostId,
-    pub by: usize,
-    pub inner: Datagram,
-}
-
-/// Bytes, IP headers included, by [`Traffic::KINDS`].
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Traffic(pub [u64; 7]);
-
-impl Traffic {
-    /// What they were for.
-    pub const KINDS: [&str; 7] =
-        ["probes", "pushes", "announcements", "questions", "answers", "acknowledgements", "handshakes"];
 }
 
 /// Hosts, what lies between them, and what was seen.
@@ -105,18 +61,24 @@ pub struct World {
     /// What must never happen, and did: a sentence each.
     pub broken: Vec<String>,
     pub(crate) networks: usize,
+    pub(crate) keys: Vec<HostKey>,
     pub(crate) ids: Vec<HostId>,
-    pub(crate) wires: Vec<Wire>,
+    pub(crate) model: Model,
+    /// QUIC is no model.
+    pub(crate) quinn: bool,
+    /// What quinn takes for the time when everything begins.
+    pub(crate) base: Instant,
+    /// Connections that have something to do: of whom, and which.
+    pub(crate) stirred: BTreeSet<(usize, usize)>,
     pub(crate) streams: Vec<Stream>,
     /// Whom each host was told of by a person, and where that was then.
-    told: Vec<Vec<(HostId, SocketAddr)>>,
-    pub(crate) met: HashSet<(usize, u32, ConnectionId)>,
+    pub(crate) told: Vec<Vec<(HostId, SocketAddr)>>,
     /// Too big for every host to have tables and a disk of its own.
     pub(crate) thin: bool,
-    roster: Vec<Signed<RosterRecord>>,
-    limits: Limits,
-    notary: Arc<SharedNotary>,
-    random: Random,
+    pub(crate) signer: Signer,
+    pub(crate) limits: Limits,
+    pub(crate) notary: Arc<SharedNotary>,
+    pub(crate) random: Random,
     queue: Queue<(usize, u32, Due)>,
 }
 
@@ -132,7 +94,9 @@ impl World {
     pub fn with_limits(hosts: usize, networks: usize, weather: Weather, seed: u64, limits: Limits) -> Self {
         let mut world = Self { limits, ..Self::empty(hosts, networks, weather, seed) };
         for n in 0..hosts {
-            let host = world.start(n, 1, Vec::new(), Vec::new());
+            let stored = Stored { roster: world.signer.roster.clone(), ..Stored::default() };
+            let mut host = world.start(n, 1, stored);
+            host.store_roster();
             world.hosts.push(host);
         }
         world
@@ -140,7 +104,7 @@ impl World {
 
     /// Without any host yet.
     pub(crate) fn empty(hosts: usize, networks: usize, weather: Weather, seed: u64) -> Self {
-        let ids: Vec<HostId> = (0..hosts).map(|n| HostKey(host_key(n).public()).id()).collect();
+        let keys: Vec<HostKey> = (0..hosts).map(|n| HostKey(host_key(n).public())).collect();
         let mut world = Self {
             now: Duration::ZERO,
             hosts: Vec::new(),
@@ -149,13 +113,16 @@ impl World {
             traffic: Traffic::default(),
             broken: Vec::new(),
             networks,
-            ids,
-            wires: Vec::new(),
+            ids: keys.iter().map(HostKey::id).collect(),
+            keys,
+            model: Model::default(),
+            quinn: false,
+            base: Instant::now(),
+            stirred: BTreeSet::new(),
             streams: Vec::new(),
             told: Vec::new(),
-            met: HashSet::new(),
             thin: false,
-            roster: (0..hosts).map(member).collect(),
+            signer: Signer::new(hosts),
             limits: Limits::default(),
             notary: Arc::default(),
             random: Random::new(!seed),
@@ -172,139 +139,15 @@ impl World {
         self.mesh(0, mesh::Event::MadeDecisions(decided));
     }
 
-    /// A host whose disk has this.
-    pub(crate) fn start(
-        &mut self,
-        n: usize,
-        life: u32,
-        facts: Vec<FactRecord>,
-        decisions: Vec<Signed<Decision>>,
-    ) -> Host {
-        let start = Start {
-            key: host_key(n),
-            mesh_key: MeshKey(mesh_key().public()),
-            boot: u64::from(life),
-            successions: Vec::new(),
-            roster: self.roster.clone(),
-            facts,
-            decisions,
-            hints: self.told[n].clone(),
-            limits: self.limits,
-            seed: self.random.draw(),
-            notary: Arc::clone(&self.notary) as _,
-        };
-        let mut boot = [n as u8; 16];
-        boot[..4].copy_from_slice(&life.to_be_bytes());
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&self.random.draw().to_be_bytes());
-        let sessions = Sessions::new(self.ids[n], BootId(boot), Cipher::Aegis128L, seed);
-        Host::new(sessions, Mesh::new(start).0, life)
-    }
-
-    /// What a person would tell a host now.
-    fn hints(&self, n: usize) -> Vec<(HostId, SocketAddr)> {
-        let others = BTreeSet::from([0, n.saturating_sub(1)]);
-        others.iter().filter(|o| **o != n).map(|o| (self.ids[*o], self.underlay.address(*o))).collect()
-    }
-
-    /// A person finds that a host has lost the others, and starts it with where they are now.
-    pub fn guide(&mut self, n: usize) {
-        self.told[n] = self.hints(n);
-        self.restart(n);
-    }
-
-    /// The hosts that host 0 may find, or that may find it, or one of those: by addresses that are known to one of two and true.
-    #[must_use]
-    pub fn may_meet(&self) -> BTreeSet<usize> {
-        let knows = |a: usize, b: usize| {
-            let known = self.hosts[a].mesh.addresses(self.ids[b]);
-            known.iter().any(|address| self.underlay.can_dial(b, *address))
-        };
-        let (mut met, mut new) = (BTreeSet::from([0]), vec![0]);
-        while let Some(a) = new.pop() {
-            let found = |b: &usize| !met.contains(b) && (knows(a, *b) || knows(*b, a));
-            let found: Vec<usize> = (0..self.hosts.len()).filter(found).collect();
-            met.extend(&found);
-            new.extend(found);
-        }
-        met
-    }
-
-    /// What a host does first.
-    fn wake_up(&mut self, n: usize) {
-        self.join_up(n);
-        self.later(n, TABLES, Due::Tables);
-        self.say(n);
-    }
-
-    /// Without saying anything of itself yet.
-    pub(crate) fn join_up(&mut self, n: usize) {
-        let members: BTreeSet<HostId> = self.ids.iter().copied().collect();
-        self.session(n, session::Event::Members(&members));
-        self.mesh(n, mesh::Event::Tick);
-        for other in 0..self.ids.len() {
-            self.tell_addresses(n, self.ids[other]);
-        }
-        self.later(n, MEASURE, Due::Measure);
-    }
-
-    /// A host says what is true of it now.
-    pub fn say(&mut self, n: usize) {
-        let items = items(self.underlay.address(n), &self.hosts[n].endpoints, self.networks);
-        self.mesh(n, mesh::Event::Say(&items));
-        if !self.thin {
-            self.hosts[n].make_tables(self.ids[n], self.networks);
-        }
-    }
-
-    /// It is gone in the middle of whatever it did.
-    pub fn kill(&mut self, n: usize) {
-        self.hosts[n].alive = false;
-    }
-
-    /// It comes up again with what its disk has; its containers run on.
-    pub fn restart(&mut self, n: usize) {
-        let (life, endpoints) = (self.hosts[n].life + 1, self.hosts[n].endpoints.clone());
-        let disk = std::mem::take(&mut self.hosts[n].disk);
-        let (mut facts, mut decided) = (Vec::new(), Vec::new());
-        for record in disk.values() {
-            match record {
-                AnyRecord::Facts(said) => facts.push(said.record.clone()),
-                AnyRecord::Decision(held) => decided.push(held.signed.clone()),
-                AnyRecord::Succession(_) | AnyRecord::Roster(_) => {}
-            }
-        }
-        let mut host = self.start(n, life, facts, decided);
-        (host.endpoints, host.disk, host.sent) = (endpoints, disk, self.hosts[n].sent);
-        self.hosts[n] = host;
-        self.wake_up(n);
-    }
-
-    /// It has another address from now on, whether it runs or not.
-    pub fn relocate(&mut self, n: usize) {
-        self.underlay.relocate(n);
-        self.cut_streams(n);
-        if self.hosts[n].alive {
-            self.say(n);
-        }
-    }
-
-    /// A container starts, or ends.
-    pub fn set_endpoint(&mut self, place: Place, runs: bool) {
-        let endpoints = &mut self.hosts[place.host].endpoints;
-        let changed = if runs { endpoints.insert(place) } else { endpoints.remove(&place) };
-        if changed && self.hosts[place.host].alive {
-            self.say(place.host);
-        }
-    }
-
     /// Lets time pass.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
+        self.drive_quic();
         while let Some((at, (n, life, due))) = self.queue.pop(end) {
             self.now = self.now.max(at);
             if self.hosts[n].alive && self.hosts[n].life == life {
                 self.happen(n, due);
+                self.drive_quic();
             }
         }
         self.now = end;
@@ -339,6 +182,18 @@ impl World {
             decided(*n) == decided(0) && alive.iter().all(|of| version(*n, *of) == version(*of, *of))
         };
         alive.iter().all(knows)
+    }
+
+    /// Whether every host that runs has every member's record under the newest mesh key.
+    #[must_use]
+    pub fn one_roster(&self) -> bool {
+        let newest = self.signer.number();
+        let is_whole = |n: &usize| {
+            let roster = self.hosts[*n].mesh.roster();
+            roster.members().len() == self.ids.len()
+                && roster.records().all(|(_, held)| held.record.under.key == newest)
+        };
+        self.alive().iter().all(is_whole)
     }
 
     /// Whether every host that runs finds a way to every other.
@@ -400,9 +255,9 @@ impl World {
                 self.hosts[n].make_tables(self.ids[n], self.networks);
             }
             Due::Stored => self.mesh(n, mesh::Event::Stored(true)),
-            Due::Dial(id, until, again) => self.dial(n, id, until, again),
             Due::Stream(due) => self.stream(n, due),
-            Due::Again(wire, end) => self.send_again(n, wire, end),
+            Due::Model(late) => self.late_model(n, late),
+            Due::Quic => self.tick_quic(n),
             Due::Arrives(from, datagram) => {
                 self.came_by(from);
                 self.arrive(n, from, datagram);
@@ -449,7 +304,11 @@ impl World {
             mesh::Action::Keep(hosts) => self.session(n, session::Event::Keep(&hosts)),
             mesh::Action::Routes(routes) => self.session(n, session::Event::Routes(&routes)),
             mesh::Action::Addresses(host) => self.tell_addresses(n, host),
+            mesh::Action::Refuse(host) => self.session(n, session::Event::Refused(host)),
             mesh::Action::Changed(changed) => {
+                if changed.roster {
+                    self.members_heard(n);
+                }
                 if (changed.facts || changed.decisions || changed.roster)
                     && self.hosts[n].tables_due.is_none()
                     && !self.thin
@@ -462,7 +321,20 @@ impl World {
         }
     }
 
-    fn tell_addresses(&mut self, n: usize, host: HostId) {
+    /// The roster may have others. Nobody is ever removed here: who was a member stays one.
+    fn members_heard(&mut self, n: usize) {
+        let members = self.hosts[n].mesh.roster().members();
+        let before = std::mem::replace(&mut self.hosts[n].members, members.clone());
+        if let Some(lost) = before.difference(&members).next() {
+            self.broken.push(format!("host {n} takes {lost} for no member any more"));
+        }
+        if before != members {
+            self.session(n, session::Event::Members(&members));
+            members.into_iter().for_each(|member| self.tell_addresses(n, member));
+        }
+    }
+
+    pub(crate) fn tell_addresses(&mut self, n: usize, host: HostId) {
         if host == self.ids[n] {
             return;
         }
@@ -481,11 +353,5 @@ impl World {
             self.hosts[n].wakes = Some(at);
             self.later(n, at - self.now, Due::Wake);
         }
-    }
-
-    /// Whom a wire joins to this host.
-    pub(crate) fn other_end(&self, wire: usize, n: usize) -> usize {
-        let wire = &self.wires[wire];
-        wire.ends[1 - wire.end(n)].host
     }
 }

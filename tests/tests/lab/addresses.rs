@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::{Host, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 const SHORT: Duration = Duration::from_secs(5);
 const CHOSEN_MAC: &str = "02:00:5e:10:20:30";
@@ -31,10 +31,7 @@ fn create_with_mac(host: &Host, name: &str) {
 
 #[test]
 fn people_choose_addresses() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--subnet", "10.40.0.0/16", "--subnet", "fd00:40::/64"]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use weft_lab::{Daemon, Host, Lab, Mesh};
+use weft_lab::{Daemon, Host, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 const SHORT: Duration = Duration::from_secs(5);
 
@@ -45,10 +45,7 @@ fn veths(host: &Host) -> usize {
 
 #[test]
 fn a_host_is_in_reach_while_it_is_exposed() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--ipv6"]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
@@ -100,10 +97,7 @@ fn a_host_is_in_reach_while_it_is_exposed() {
 
 #[test]
 fn containers_and_namespaces_are_attached() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--ipv6"]).unwrap();
     mesh.network(&["two"]).unwrap();

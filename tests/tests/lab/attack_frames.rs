@@ -9,8 +9,9 @@ use weft_api::id::{HostId, HostKey, Mac, NetworkId};
 use crate::attack_member::Stage;
 use crate::fixture::deadline;
 use crate::forged::{
-    FRAGMENT, FRAME, FRAME_OPEN_CHECKSUM, PIECE, PROBE, Piece, QUIC, RELAYED, STRANGE, advertisement, arp,
-    behind_options, chunk, chunk_that_says, ethernet, hex, on, packet, tagged, tcp_headers, udp_headers,
+    ENVELOPE, FRAGMENT, FRAME, FRAME_OPEN_CHECKSUM, PIECE, PROBE, Piece, QUIC, RELAYED, RELAYED_ENVELOPE,
+    STRANGE, advertisement, arp, behind_options, chunk, chunk_that_says, ethernet, hex, on, packet, tagged,
+    tcp_headers, udp_headers,
 };
 
 const COUNT: u64 = 20;
@@ -46,6 +47,10 @@ fn a_hostile_member_gets_no_forged_frame_through() {
         let all = [chunks(), relays(stage), frames].concat();
         for (what, label, chunks) in all {
             let order = format!("seal {COUNT} {}", hex(&chunks));
+            stage.attacker.is_counted(stage.host, what, &order, label, COUNT);
+        }
+        for (what, label, bytes) in relayed_envelopes(stage) {
+            let order = format!("relay {COUNT} {}", hex(&bytes));
             stage.attacker.is_counted(stage.host, what, &order, label, COUNT);
         }
         let order = format!("counter {} {}", 1u64 << 32, hex(&on(network, FRAME, &frame)));
@@ -96,25 +101,63 @@ fn chunks() -> Vec<Attack> {
     ]
 }
 
-/// Datagrams to be relayed that no honest member hands over.
+/// Datagrams to be relayed that no honest member hands over, in chunks.
 fn relays(stage: &Stage<'_>) -> Vec<Attack> {
-    let hosts = [HostKey(stage.key.public()), stage.victim_key, stage.third_key].map(|key| key.id());
-    let [me, victim, third] = hosts;
-    let nobody = HostId([7; 8]);
-    let relayed = |limit: u8, source: HostId, target: HostId| {
-        chunk(RELAYED, &[&[limit][..], &source.0, &target.0, &[0x40; 50]].concat())
-    };
-    vec![
+    let relayed = |head: Vec<u8>| chunk(RELAYED, &[&head[..], &[0x40; 50]].concat());
+    let [me, victim, _] = ids(stage);
+    let nested = [&leading(8, me, victim)[..], &[RELAYED_ENVELOPE], &[0; 120]].concat();
+    let mut all = vec![
         ("a relayed datagram without its target", "chunk_truncated", chunk(RELAYED, &[1; 10])),
         ("a relayed datagram of nothing", "relay_garbled", chunk(RELAYED, &[1; 17])),
-        ("a hop limit above the highest", "relay_garbled", relayed(255, me, third)),
-        ("a datagram for a stranger", "relay_stranger", relayed(8, me, nobody)),
-        ("a datagram of a stranger", "relay_stranger", relayed(8, nobody, third)),
-        ("a hop limit that ends here", "relay_hops", relayed(1, me, third)),
-        ("a hop limit that ended before", "relay_hops", relayed(0, me, third)),
-        ("a datagram of the victim itself", "relay_loop", relayed(8, victim, third)),
-        ("a datagram that goes back", "relay_loop", relayed(8, third, me)),
+        ("a relayed envelope in a relayed chunk", "relay_nested", chunk(RELAYED, &nested)),
+    ];
+    all.extend(misled(stage).map(|(what, label, head)| (what, label, relayed(head))));
+    all
+}
+
+/// The same as heads of relayed envelopes, and envelopes that are none.
+fn relayed_envelopes(stage: &Stage<'_>) -> Vec<Attack> {
+    let [me, victim, third] = ids(stage);
+    let carries = |head: Vec<u8>, kind: u8, behind: usize| {
+        // Of the carried header: kind, lane, zero, index, counter.
+        [&head[..], &[kind, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1], &vec![0x40; behind]].concat()
+    };
+    let here = || leading(8, me, victim);
+    let mut all = vec![
+        ("a relayed envelope of nothing", "too_short", carries(here(), ENVELOPE, 16)),
+        ("a relayed envelope for nobody's session", "unknown_index", carries(here(), ENVELOPE, 50)),
+        ("a relayed one in a relayed one", "relay_nested", carries(here(), RELAYED_ENVELOPE, 100)),
+        ("another one, for the third", "relay_nested", carries(leading(8, me, third), RELAYED_ENVELOPE, 100)),
+        ("a notice as a relayed envelope", "relay_garbled", carries(here(), 0x11, 50)),
+        ("a QUIC packet as a relayed envelope", "relay_garbled", carries(here(), 0x40, 50)),
+    ];
+    all.extend(misled(stage).map(|(what, label, head)| (what, label, carries(head, ENVELOPE, 50))));
+    all
+}
+
+/// Where datagrams do not go.
+fn misled(stage: &Stage<'_>) -> [(&'static str, &'static str, Vec<u8>); 7] {
+    let [me, victim, third] = ids(stage);
+    let nobody = HostId([7; 8]);
+    [
+        ("a hop limit above the highest", "relay_garbled", leading(255, me, third)),
+        ("a datagram for a stranger", "relay_stranger", leading(8, me, nobody)),
+        ("a datagram of a stranger", "relay_stranger", leading(8, nobody, third)),
+        ("a hop limit that ends here", "relay_hops", leading(1, me, third)),
+        ("a hop limit that ended before", "relay_hops", leading(0, me, third)),
+        ("a datagram of the victim itself", "relay_loop", leading(8, victim, third)),
+        ("a datagram that goes back", "relay_loop", leading(8, third, me)),
     ]
+}
+
+/// The attacker, the victim, the third host.
+fn ids(stage: &Stage<'_>) -> [HostId; 3] {
+    [HostKey(stage.key.public()), stage.victim_key, stage.third_key].map(|key| key.id())
+}
+
+/// Hop limit, source and target.
+fn leading(limit: u8, source: HostId, target: HostId) -> Vec<u8> {
+    [&[limit][..], &source.0, &target.0].concat()
 }
 
 fn frames(network: NetworkId, me: Who, victim: Who, third: Who) -> Vec<Attack> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 /// Runs a command that must be refused, in one sentence that holds these words.
 fn refused(host: &Host, argv: &[&str], code: i32, words: &[&str]) {
@@ -22,10 +22,7 @@ fn refused(host: &Host, argv: &[&str], code: i32, words: &[&str]) {
 
 #[test]
 fn networks_and_addresses_that_cannot_be() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--subnet", "10.77.0.0/24"]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));

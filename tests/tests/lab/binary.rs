@@ -2,14 +2,13 @@
 
 use std::process::Command;
 
-use weft_lab::{ImageFile, Lab};
+use weft_lab::ImageFile;
+
+use crate::fixture::hosts;
 
 #[test]
 fn it_is_static_and_runs_in_an_empty_container() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(1).up().unwrap();
+    let Some(lab) = hosts(1) else { return };
     let weft = lab.weft().expect("a built weft").to_owned();
     let ldd = Command::new("ldd").arg(&weft).output().expect("ldd runs");
     let said = format!("{}{}", String::from_utf8_lossy(&ldd.stdout), String::from_utf8_lossy(&ldd.stderr));

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use weft_lab::{Host, Lab, Mesh, Output};
+use weft_lab::{Host, Mesh, Output};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 /// `front` is free, `back` has a range, so that `ipv4_address` works in Docker.
 const FILE: &str = r#"
@@ -66,10 +66,7 @@ fn talks(web: &Container, api: &Container, db: &Container, api_back: &str) {
 
 #[test]
 fn three_services_up_scale_restart_down_twice() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let _mesh = Mesh::up(&lab, &[]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let dir = std::env::temp_dir().join(format!("weft-compose-{}", std::process::id()));
@@ -161,10 +158,7 @@ fn three_services_up_scale_restart_down_twice() {
 
 #[test]
 fn a_file_with_ranges_of_its_own() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(1).up().unwrap();
+    let Some(lab) = hosts(1) else { return };
     let _mesh = Mesh::up(&lab, &[]).unwrap();
     let h1 = lab.host("h1");
     let dir = std::env::temp_dir().join(format!("weft-compose-ranges-{}", std::process::id()));
@@ -187,10 +181,7 @@ fn a_file_with_ranges_of_its_own() {
 /// Two hosts, one file, an MTU written as people write it for Docker's own drivers, or as for weft: no difference for Compose.
 #[test]
 fn options_are_the_same_on_every_host() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let _mesh = Mesh::up(&lab, &[]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let dir = std::env::temp_dir().join(format!("weft-compose-options-{}", std::process::id()));

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use weft_lab::{Lab, Mesh};
+use weft_lab::Mesh;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 const GIGABYTE: &str = "1000000000";
 /// The default MTU of a network.
@@ -12,10 +12,7 @@ const MTU: &str = "1340";
 
 #[test]
 fn every_kind_of_traffic_crosses() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--ipv6"]).unwrap();
     let a = Container::run(lab.host("h1"), "alpha", "app", &[]);

@@ -3,19 +3,13 @@
 
 use std::time::Instant;
 
-use weft_lab::{Lab, Mesh};
-
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::flow::{CHANGED, Flow, key_age, reach_by, way};
 
 #[test]
 fn a_transfer_outlives_cuts_and_is_direct_again() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(3) else { return };
+    let _mesh = with_app(&lab);
     let (left, right) = (lab.host("h2"), lab.host("h3"));
     let a = Container::run(left, "alpha", "app", &[]);
     let c = Container::run(right, "gamma", "app", &[]);
@@ -45,12 +39,8 @@ fn a_transfer_outlives_cuts_and_is_direct_again() {
 
 #[test]
 fn a_transfer_outlives_the_host_that_carries_it() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(4).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(4) else { return };
+    let mut mesh = with_app(&lab);
     let (left, right) = (lab.host("h2"), lab.host("h3"));
     lab.cut("h2", "h3").unwrap();
     let a = Container::run(left, "alpha", "app", &[]);

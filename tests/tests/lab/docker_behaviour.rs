@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_lab::{Daemon, Host, Lab, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::truth;
 
 /// What a small web server in a container, or on a host, has to give.
@@ -41,12 +41,8 @@ fn said(host: &Host, name: &str) -> String {
 
 #[test]
 fn published_ports_and_the_way_out() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let mesh = with_app(&lab);
     mesh.network(&["six", "--ipv6"]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let web1 = web(h1, "web1", "app", &["-p", "8080:80"]);
@@ -83,10 +79,7 @@ fn published_ports_and_the_way_out() {
 
 #[test]
 fn an_internal_network_has_no_way_out() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["quiet", "--internal", "--ipv6"]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
@@ -107,10 +100,7 @@ fn an_internal_network_has_no_way_out() {
 
 #[test]
 fn three_networks_in_one_container_and_everyday_commands() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mesh = Mesh::up(&lab, &[]).unwrap();
     let names = ["red", "green", "blue"];
     for name in names {

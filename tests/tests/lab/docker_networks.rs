@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 const CREATE: [&str; 7] = ["docker", "network", "create", "-d", "weft", "--ipam-driver", "weft"];
 
@@ -34,10 +34,7 @@ fn state(host: &Host, name: &str) -> String {
 
 #[test]
 fn docker_makes_and_removes_a_network_of_the_mesh() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let _mesh = Mesh::up(&lab, &[]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
 
@@ -110,10 +107,7 @@ fn docker_makes_and_removes_a_network_of_the_mesh() {
 
 #[test]
 fn disputed_and_detached_networks() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use weft_lab::{Host, Lab};
+use weft_lab::Host;
 
-use crate::fixture::{deadline, eventually};
+use crate::fixture::{deadline, eventually, hosts};
 
 const PROXY: &str = "run/proxy.sock";
 const THROUGH_PROXY: [&str; 2] = ["env", "DOCKER_HOST=unix:///run/proxy.sock"];
@@ -115,10 +115,7 @@ fn soon(host: &Host, seconds: f64, argv: &[&str]) -> weft_lab::Output {
 
 #[test]
 fn trouble_of_docker_is_said_and_heals() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(1).up().unwrap();
+    let Some(lab) = hosts(1) else { return };
     lab.image().unwrap();
     let host = lab.host("h1");
     host.run(["weft", "init"]).unwrap();

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 /// Exit code, and check -> (health, sentence); of several findings of one check the last.
 fn doctor(host: &Host, fix: bool) -> (i32, Vec<(String, String, String)>) {
@@ -30,14 +30,10 @@ fn assert_finds(host: &Host, fix: bool, status: i32, check: &str, health: &str, 
 
 #[test]
 fn it_names_what_is_broken_and_mends_what_it_can() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     assert_finds(h1, false, 0, "mesh", "warning", "weft init");
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let mut mesh = with_app(&lab);
     let (code, findings) = doctor(h2, false);
     println!("{}", h2.exec(["weft", "doctor"]).stdout);
     assert_eq!(code, 0, "{findings:#?}");
@@ -98,12 +94,8 @@ fn script(host: &Host, name: &str, text: &str) {
 
 #[test]
 fn firewalls_of_others_are_named_with_what_opens_them() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
@@ -142,12 +134,8 @@ fn firewalls_of_others_are_named_with_what_opens_them() {
 
 #[test]
 fn a_machine_that_is_not_as_it_must_be() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let mut mesh = with_app(&lab);
     let h2 = lab.host("h2");
     assert_finds(h2, false, 0, "clock", "ok", "1 other host");
     assert_finds(h2, false, 0, "mtu", "ok", "fit");

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 /// The rules are back within this.
 const KEPT: f64 = 5.0;
@@ -22,12 +22,8 @@ fn in_place(host: &Host) -> bool {
 
 #[test]
 fn accept_rules_are_kept_and_go_with_the_mesh() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
@@ -63,12 +59,8 @@ fn accept_rules_are_kept_and_go_with_the_mesh() {
 
 #[test]
 fn frames_pass_whatever_rp_filter_and_br_netfilter_say() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);

@@ -1,11 +1,23 @@
-//! What every lab test needs: containers with their pids and addresses, traffic in their namespaces, deadlines.
+//! What every lab test needs: hosts in a mesh, containers with their pids and addresses, traffic in their namespaces, deadlines.
 
 use std::time::{Duration, Instant};
 
-use weft_lab::{Daemon, Host, Output};
+use weft_lab::{Daemon, Host, Lab, Mesh, Output};
 
 /// The traffic program, which runs in a container's network namespace.
 pub const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
+
+/// So many hosts with engines, from `h1`; nothing where a lab cannot run, which has been said loudly then.
+pub fn hosts(count: usize) -> Option<Lab> {
+    (!weft_lab::skip()).then(|| Lab::builder().hosts(count).up().unwrap())
+}
+
+/// A mesh of all of them that has the network `app`.
+pub fn with_app(lab: &Lab) -> Mesh<'_> {
+    let mesh = Mesh::up(lab, &[]).unwrap();
+    mesh.network(&["app"]).unwrap();
+    mesh
+}
 
 /// Deadlines are tripled on CI's machines.
 pub fn deadline(seconds: f64) -> Duration {

@@ -21,6 +21,10 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
+/// The first byte of an envelope, and of one that is relayed.
+pub const ENVELOPE: u8 = 0x10;
+pub const RELAYED_ENVELOPE: u8 = 0x12;
+
 /// As orders carry bytes.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()

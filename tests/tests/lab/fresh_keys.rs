@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::{Host, Lab};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, with_app};
 
 /// How long it goes on; the longer, the more keys.
 const SECONDS: &str = "WEFT_REKEY_SECONDS";
@@ -34,8 +34,7 @@ fn keys_are_fresh_every_second_under_full_load() {
     }
     let seconds = std::env::var(SECONDS).ok().and_then(|s| s.parse().ok()).unwrap_or(DEFAULT_SECONDS);
     let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);

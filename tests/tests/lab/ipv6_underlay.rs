@@ -1,16 +1,13 @@
 //! Hosts that have nothing but IPv6 between them: joining, UDP, TCP, and a host between.
 
-use weft_lab::{Lab, Mesh};
+use weft_lab::Mesh;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 use crate::flow::{CHANGED, Flow, link, reach_by};
 
 #[test]
 fn a_mesh_needs_no_ipv4_between_its_hosts() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
+    let Some(lab) = hosts(3) else { return };
     lab.on_all_hosts(|host| host.sh("ip -4 addr flush dev eth0").map(drop)).unwrap();
     let mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--ipv6"]).unwrap();

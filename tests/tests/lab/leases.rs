@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::{Host, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 const SHORT: Duration = Duration::from_secs(5);
 /// A block or lease is given back a minute after its last use, once Docker's list was read.
@@ -50,10 +50,7 @@ fn is_pinned(host: &Host, container: &str) -> bool {
 
 #[test]
 fn an_address_of_another_hosts_block_is_lent_and_comes_back() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
+    let Some(lab) = hosts(3) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--subnet", "10.40.0.0/16", "--subnet", "fd00:40::/64"]).unwrap();
     let (h1, h2, h3) = (lab.host("h1"), lab.host("h2"), lab.host("h3"));
@@ -134,10 +131,7 @@ fn next(address: &str) -> String {
 
 #[test]
 fn a_block_that_is_empty_goes_back_and_serves_another_host() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--subnet", "10.41.0.0/24"]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));

@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 #[test]
 fn a_trace_says_why_and_a_capture_shows_what_passes() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let mut mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);

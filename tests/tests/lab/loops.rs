@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::separation::drops;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,12 +32,8 @@ fn datagrams_sent(host: &Host) -> u64 {
 
 #[test]
 fn a_loop_outside_is_named_and_cut() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);

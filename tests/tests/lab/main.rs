@@ -19,6 +19,7 @@ mod docker_behaviour;
 mod docker_networks;
 mod docker_trouble;
 mod doctor;
+mod few_neighbours;
 mod firewall;
 mod fixture;
 mod flow;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::{Host, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::separation::drops;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,10 +30,7 @@ fn burst(from: &Container, group: &str) -> [u64; 2] {
 
 #[test]
 fn groups_reach_their_members_only() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
+    let Some(lab) = hosts(3) else { return };
     let mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--ipv6"]).unwrap();
     let a = Container::run(lab.host("h1"), "alpha", "app", &[]);
@@ -78,12 +75,8 @@ fn groups_reach_their_members_only() {
 
 #[test]
 fn who_listens_is_asked_again_after_a_restart() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let mut mesh = with_app(&lab);
     let b = Container::run(lab.host("h2"), "beta", "app", &[]);
     b.exec(&["ip", "route", "replace", "239.0.0.0/8", "dev", &b.iface]);
     let mut ear = b.traffic_daemon(&["udp-listen", "239.1.2.3", "7011", "300"]);
@@ -105,12 +98,8 @@ fn who_listens_is_asked_again_after_a_restart() {
 
 #[test]
 fn a_storm_is_limited_at_its_source() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let a = Container::run(lab.host("h1"), "alpha", "app", &[]);
     let b = Container::run(lab.host("h2"), "beta", "app", &[]);
     eventually("ping", PATIENCE, || a.pings(&b.v4));

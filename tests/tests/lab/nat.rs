@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use weft_lab::{Host, Lab, Mesh, NatKind};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, deadline, eventually, with_app};
 
 /// Two hosts behind different boxes have a direct path within this.
 const PUNCHED: f64 = 10.0;
@@ -45,8 +45,7 @@ fn a_host_behind_a_box_joins_and_follows_it() {
         return;
     }
     let lab = Lab::builder().hosts(3).nat(NatKind::Cone, &["h2"]).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let _mesh = with_app(&lab);
     let [h1, h2, h3] = ["h1", "h2", "h3"].map(|name| lab.host(name));
     let [a, b, c] = [(h1, "alpha"), (h2, "beta"), (h3, "gamma")]
         .map(|(host, name)| Container::run(host, name, "app", &[]));
@@ -121,8 +120,7 @@ fn boxes_that_cannot_be_foretold_need_a_relay() {
     }
     let lab = Lab::builder().hosts(3).nat(NatKind::Symmetric, &["h2"]).nat(NatKind::Symmetric, &["h3"]);
     let lab = lab.up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let _mesh = with_app(&lab);
     let [h1, h2, h3] = ["h1", "h2", "h3"].map(|name| lab.host(name));
     let [b, c] = [(h2, "beta"), (h3, "gamma")].map(|(host, name)| Container::run(host, name, "app", &[]));
     eventually("frames pass", Duration::from_secs(5), || talk(&b, &c));

@@ -1,8 +1,6 @@
 //! Firewalls that let one direction through: one that may open is enough for a direct link, and what never passes goes around.
 
-use weft_lab::{Lab, Mesh};
-
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::flow::{CHANGED, Flow, reach_by};
 
 /// h3 takes nothing of h2 that it has not asked for.
@@ -19,15 +17,11 @@ table inet oneway {
 
 #[test]
 fn one_open_direction_is_enough() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
+    let Some(lab) = hosts(3) else { return };
     let (left, right) = (lab.host("h2"), lab.host("h3"));
     right.feed(["nft", "-f", "-"], UNSOLICITED.as_bytes()).unwrap();
     assert!(!left.exec(["ping", "-c1", "-W1", "192.0.2.3"]).ok(), "the firewall is no firewall");
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let _mesh = with_app(&lab);
     let a = Container::run(left, "alpha", "app", &[]);
     let c = Container::run(right, "gamma", "app", &[]);
     println!("direct {:.1} s later", reach_by(left, right, "udp").as_secs_f64());
@@ -43,14 +37,10 @@ fn one_open_direction_is_enough() {
 
 #[test]
 fn what_never_passes_goes_around() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
+    let Some(lab) = hosts(3) else { return };
     let (left, right) = (lab.host("h2"), lab.host("h3"));
     lab.block_way("h2", "h3").unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let _mesh = with_app(&lab);
     let a = Container::run(left, "alpha", "app", &[]);
     let c = Container::run(right, "gamma", "app", &[]);
     println!("through h1 {:.1} s later", reach_by(left, right, "h1").as_secs_f64());

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::{Host, Mesh};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::flow::{CHANGED, Flow, way};
 use crate::second_signer::{KEY, PASSPHRASE, carry_the_key};
 
@@ -17,10 +17,7 @@ const AGREED: f64 = 10.0;
 
 #[test]
 fn a_killed_host_is_known_to_all_the_others() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(4).up().unwrap();
+    let Some(lab) = hosts(4) else { return };
     let mut _mesh = Mesh::up(&lab, &[]).unwrap();
     let others: Vec<&Host> = ["h1", "h2", "h3"].map(|name| lab.host(name)).into();
     lab.host("h4").kill();
@@ -36,12 +33,8 @@ fn a_killed_host_is_known_to_all_the_others() {
 
 #[test]
 fn halves_that_never_met_agree_when_a_link_comes_up() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(4).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(4) else { return };
+    let mut mesh = with_app(&lab);
     let (left, right) = (["h1", "h2"], ["h3", "h4"]);
     for daemon in mesh.daemons() {
         daemon.kill9();
@@ -87,10 +80,7 @@ fn halves_that_never_met_agree_when_a_link_comes_up() {
 
 #[test]
 fn halves_whose_hosts_joined_apart_agree_when_a_link_comes_up() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(4).up().unwrap();
+    let Some(lab) = hosts(4) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     let [h1, h2, h3, h4] = ["h1", "h2", "h3", "h4"].map(|name| lab.host(name));
     carry_the_key(h1, h3);
@@ -103,6 +93,11 @@ fn halves_whose_hosts_joined_apart_agree_when_a_link_comes_up() {
         host.run(["weft", "leave"]).unwrap();
         eventually("its daemon ends", Duration::from_secs(10), || mesh.daemons()[at].ended().is_some());
     }
+    let knows =
+        |host: &Host, names: &[&str]| reachable(host).keys().map(String::as_str).eq(names.iter().copied());
+    eventually("the signers know that they left", Duration::from_secs(10), || {
+        [h1, h3].iter().all(|host| knows(host, &["h1", "h3"]))
+    });
     for (a, b) in [("h1", "h3"), ("h1", "h4"), ("h2", "h3"), ("h2", "h4")] {
         lab.cut(a, b).unwrap();
     }
@@ -116,8 +111,6 @@ fn halves_whose_hosts_joined_apart_agree_when_a_link_comes_up() {
         host.run(["weft", "join", &at, "--token", token.trim(), "--name", name]).unwrap();
         mesh.restart(host.name()).unwrap();
     }
-    let knows =
-        |host: &Host, names: &[&str]| reachable(host).keys().map(String::as_str).eq(names.iter().copied());
     eventually("each half has its own", Duration::from_secs(10), || {
         knows(h2, &["h1", "h3", "left"]) && knows(h4, &["h1", "h3", "right"])
     });

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::{Host, Mesh};
 
-use crate::fixture::{Container, deadline};
+use crate::fixture::{Container, deadline, hosts};
 use crate::truth;
 
 /// Clients that connect, send half a call and then nothing.
@@ -68,10 +68,7 @@ fn granted(host: &Host, method: &str, body: &str) {
 
 #[test]
 fn one_sentence_each_and_docker_goes_on() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(1).up().unwrap();
+    let Some(lab) = hosts(1) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--subnet", "10.77.0.0/24"]).unwrap();
     let host = lab.host("h1");

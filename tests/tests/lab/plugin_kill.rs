@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use weft_lab::{Daemon, Host, Lab, Process};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, deadline, eventually, hosts};
 use crate::truth;
 
 /// The agent sees this directory as /run/docker/plugins; Docker sees the real one, where the proxy listens.
@@ -222,10 +222,7 @@ impl Bench<'_> {
 
 #[test]
 fn the_agent_dies_in_each_call_and_nothing_is_lost() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(1).up().unwrap();
+    let Some(lab) = hosts(1) else { return };
     lab.image().unwrap();
     let host = lab.host("h1");
     host.sh("mkdir -p /run/docker/plugins").unwrap();

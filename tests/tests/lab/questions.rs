@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use weft_lab::{Lab, Mesh};
+use weft_lab::Mesh;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 use crate::separation::drops;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,10 +36,7 @@ fn answered(host: &weft_lab::Host) -> u64 {
 
 #[test]
 fn questions_for_containers_elsewhere_do_not_cross_the_mesh() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mesh = Mesh::up(&lab, &[]).unwrap();
     mesh.network(&["app", "--ipv6"]).unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));

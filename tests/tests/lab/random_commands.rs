@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use weft_lab::{Daemon, Host, Lab, Mesh};
+use weft_lab::{Daemon, Host, Lab};
 
-use crate::fixture::deadline;
+use crate::fixture::{deadline, with_app};
 use crate::truth;
 
 /// Of each of the three hosts.
@@ -45,8 +45,7 @@ fn afterwards_all_three_say_the_same() {
     let seed: u64 = given.unwrap_or_else(clock);
     println!("seed {seed} (WEFT_SEED={seed} plays it again)");
     let lab = Lab::builder().hosts(3).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let mut mesh = with_app(&lab);
     mesh.network(&["db", "--subnet", "10.77.0.0/24", "--ipv6"]).unwrap();
 
     let start = Instant::now();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weft_lab::{Host, Lab, Mesh};
 
-use crate::fixture::{Container, deadline, eventually};
+use crate::fixture::{Container, deadline, eventually, hosts};
 use crate::truth;
 
 /// On two networks; half of them pinned.
@@ -144,10 +144,7 @@ fn the_agent_first_then_the_engine() {
 
 #[test]
 fn the_engine_first_and_the_agent_late() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     let mut mesh = on_two_networks(&lab);
     let host = lab.host("h2");
     let pinned = fill(host);
@@ -166,10 +163,7 @@ fn the_engine_first_and_the_agent_late() {
 
 #[test]
 fn what_docker_gave_up_on_is_started_when_the_agent_is_there() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(1).up().unwrap();
+    let Some(lab) = hosts(1) else { return };
     let mut mesh = Mesh::up(&lab, &[]).unwrap();
     let host = lab.host("h1");
     // So that an orderly end of the engine ends the containers: it then has no endpoints to clear up, each of which waits 15 s.

@@ -2,21 +2,17 @@
 
 use std::time::Duration;
 
-use weft_lab::{Lab, Mesh};
+use weft_lab::Lab;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::separation::drops;
 
 const SECRET: &str = "PLAINTEXT-THAT-MUST-NOT-BE-SEEN";
 
 #[test]
 fn the_underlay_holds_no_plaintext() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let a = Container::run(lab.host("h1"), "alpha", "app", &[]);
     let b = Container::run(lab.host("h2"), "beta", "app", &[]);
     eventually("ping", Duration::from_secs(5), || a.pings(&b.v4));
@@ -106,12 +102,8 @@ fn tokens_that_are_wrong_expired_or_used_admit_nobody() {
 
 #[test]
 fn a_removed_host_is_out_at_once() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(3) else { return };
+    let _mesh = with_app(&lab);
     let a = Container::run(lab.host("h1"), "alpha", "app", &[]);
     let b = Container::run(lab.host("h2"), "beta", "app", &[]);
     let c = Container::run(lab.host("h3"), "gamma", "app", &[]);

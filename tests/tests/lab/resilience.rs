@@ -2,21 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use weft_lab::{Lab, Mesh};
-
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 /// After `weft up` is back, traffic must be within this.
 const BACK: f64 = 3.0;
 
 #[test]
 fn a_killed_daemon_comes_back_with_everything() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let mut mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
@@ -67,12 +61,8 @@ fn a_killed_daemon_comes_back_with_everything() {
 
 #[test]
 fn a_killed_engine_takes_nothing_along() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
@@ -102,12 +92,8 @@ fn a_killed_engine_takes_nothing_along() {
 
 #[test]
 fn without_the_founder_containers_start_and_talk() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(3) else { return };
+    let mut mesh = with_app(&lab);
     let (h2, h3) = (lab.host("h2"), lab.host("h3"));
     let b = Container::run(h2, "beta", "app", &[]);
     lab.host("h1").kill();

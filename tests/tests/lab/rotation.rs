@@ -4,21 +4,17 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh, Signal};
+use weft_lab::{Host, Mesh, Signal};
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 const PASSPHRASE: &str = "/run/passphrase";
 const KEY: &str = "/run/mesh.key";
 
 #[test]
 fn the_mesh_key_is_rotated_under_traffic() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(4).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(4) else { return };
+    let mut mesh = with_app(&lab);
     let [h1, h2, h3, h4] = ["h1", "h2", "h3", "h4"].map(|name| lab.host(name));
     let (a, b) = (Container::run(h1, "alpha", "app", &[]), Container::run(h2, "beta", "app", &[]));
     eventually("ping", Duration::from_secs(10), || a.pings(&b.v4));
@@ -38,7 +34,7 @@ fn the_mesh_key_is_rotated_under_traffic() {
         serde_json::from_str(&h1.run(["weft", "mesh", "key", "rotate", "--json"]).unwrap()).unwrap();
     assert_eq!((&rotated["number"], &rotated["signers"]), (&Value::from(1), &serde_json::json!(["h2"])));
     eventually("h2 has the new key, and is no signer", Duration::from_secs(5), || {
-        hosts(h2).iter().any(|h| h["this"] == true && h["signer"] == false)
+        hosts_by(h2).iter().any(|h| h["this"] == true && h["signer"] == false)
     });
     println!("known on the other host after {:?}", start.elapsed());
     assert!(a.pings(&b.v4) && reachable(h1, "h2") && reachable(h2, "h1"), "nobody is thrown out");
@@ -85,7 +81,7 @@ fn the_mesh_key_is_rotated_under_traffic() {
     mesh.daemons()[0].kill9();
     mesh.restart("h1").unwrap();
     eventually("everybody is there", Duration::from_secs(15), || {
-        [h1, h2, h3].iter().all(|host| hosts(host).iter().all(|h| h["reachable"] == true))
+        [h1, h2, h3].iter().all(|host| hosts_by(host).iter().all(|h| h["reachable"] == true))
     });
     eventually("ping", Duration::from_secs(10), || a.pings(&b.v4));
     h1.run(["weft", "mesh", "key", "rotate"]).unwrap();
@@ -119,20 +115,21 @@ fn stop(mesh: &mut Mesh<'_>, n: usize) {
 }
 
 fn names(host: &Host) -> Vec<String> {
-    let mut names: Vec<String> = hosts(host).iter().map(|h| h["name"].as_str().unwrap().to_owned()).collect();
+    let mut names: Vec<String> =
+        hosts_by(host).iter().map(|h| h["name"].as_str().unwrap().to_owned()).collect();
     names.sort();
     names
 }
 
 fn reachable(host: &Host, name: &str) -> bool {
-    hosts(host).iter().any(|h| h["name"] == name && h["reachable"] == true)
+    hosts_by(host).iter().any(|h| h["name"] == name && h["reachable"] == true)
 }
 
 fn signs(host: &Host, name: &str) -> bool {
-    hosts(host).iter().any(|h| h["name"] == name && h["signer"] == true)
+    hosts_by(host).iter().any(|h| h["name"] == name && h["signer"] == true)
 }
 
-fn hosts(host: &Host) -> Vec<Value> {
+fn hosts_by(host: &Host) -> Vec<Value> {
     let list = host.exec(["weft", "hosts", "--json"]);
     serde_json::from_str(&list.stdout).unwrap_or_default()
 }

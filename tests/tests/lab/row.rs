@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use weft_lab::{Lab, Mesh};
+use weft_lab::Lab;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 use crate::flow::{CHANGED, Flow, link, reach_by, way};
 use crate::memory::{places, places_in};
 
@@ -17,14 +17,10 @@ const LOOKS: usize = 3;
 
 #[test]
 fn the_ends_of_a_row_talk_through_the_middle_which_cannot_read_it() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
+    let Some(lab) = hosts(3) else { return };
     let (middle, [left, right]) = (lab.host("h1"), ["h2", "h3"].map(|name| lab.host(name)));
     lab.cut("h2", "h3").unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let mut mesh = with_app(&lab);
     let a = Container::run(left, "alpha", "app", &[]);
     let b = Container::run(middle, "beta", "app", &[]);
     let c = Container::run(right, "gamma", "app", &[]);

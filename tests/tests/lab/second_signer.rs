@@ -3,21 +3,17 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 pub const PASSPHRASE: &str = "/run/passphrase";
 pub const KEY: &str = "/run/mesh.key";
 
 #[test]
 fn hosts_join_and_go_while_the_founder_is_away() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
-    let mut mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(3) else { return };
+    let mut mesh = with_app(&lab);
     let [h1, h2, h3] = ["h1", "h2", "h3"].map(|name| lab.host(name));
     let c = Container::run(h3, "gamma", "app", &[]);
     carry_the_key(h1, h2);
@@ -34,7 +30,7 @@ fn hosts_join_and_go_while_the_founder_is_away() {
     mesh.restart("h2").unwrap();
     mesh.wait_ready().unwrap();
     eventually("h1 knows that h2 signs", Duration::from_secs(5), || {
-        hosts(h1).iter().any(|h| h["name"] == "h2" && h["signer"] == true && h["controller"] == false)
+        hosts_by(h1).iter().any(|h| h["name"] == "h2" && h["signer"] == true && h["controller"] == false)
     });
     let of_the_founder = h1.run(["weft", "token", "new", "--quiet"]).unwrap();
 
@@ -102,15 +98,16 @@ fn refusals(h2: &Host, h3: &Host) {
 }
 
 fn names(host: &Host) -> Vec<String> {
-    let mut names: Vec<String> = hosts(host).iter().map(|h| h["name"].as_str().unwrap().to_owned()).collect();
+    let mut names: Vec<String> =
+        hosts_by(host).iter().map(|h| h["name"].as_str().unwrap().to_owned()).collect();
     names.sort();
     names
 }
 
 fn reachable(host: &Host, name: &str) -> bool {
-    hosts(host).iter().any(|h| h["name"] == name && h["reachable"] == true)
+    hosts_by(host).iter().any(|h| h["name"] == name && h["reachable"] == true)
 }
 
-fn hosts(host: &Host) -> Vec<Value> {
+fn hosts_by(host: &Host) -> Vec<Value> {
     serde_json::from_str(&host.run(["weft", "hosts", "--json"]).unwrap()).unwrap()
 }

@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 #[test]
 fn a_container_with_an_address_of_another_network_reaches_nobody_there() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let mesh = with_app(&lab);
     mesh.network(&["db"]).unwrap();
     let victim = Container::run(lab.host("h2"), "victim", "db", &[]);
     let friend = Container::run(lab.host("h1"), "friend", "db", &[]);
@@ -30,12 +26,8 @@ fn a_container_with_an_address_of_another_network_reaches_nobody_there() {
 
 #[test]
 fn nothing_of_a_container_with_a_remote_ones_address_crosses_the_mesh() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(3).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(3) else { return };
+    let _mesh = with_app(&lab);
     let owner = Container::run(lab.host("h2"), "owner", "app", &[]);
     let third = Container::run(lab.host("h3"), "third", "app", &[]);
     let liar = Container::run(lab.host("h1"), "liar", "app", &[]);

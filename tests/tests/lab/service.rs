@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use weft_lab::{Host, Lab};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts};
 
 const ACTIVATOR: &str = env!("CARGO_BIN_EXE_activator");
 const PLUGIN: &str = "/run/docker/plugins/weft.sock";
@@ -65,10 +65,7 @@ fn doctor_starts_what_is_stopped(host: &Host) {
 
 #[test]
 fn the_units_keep_docker_connected_and_go_with_the_mesh() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     lab.image().unwrap();
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     with_systemd(h1);

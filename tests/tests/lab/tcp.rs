@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use weft_lab::{Host, Lab, Mesh};
+use weft_lab::Host;
 
-use crate::fixture::{Container, eventually};
+use crate::fixture::{Container, eventually, hosts, with_app};
 
 /// UDP is blocked, or passes again; traffic must go on, and by the other, within this.
 const SWITCHED: Duration = Duration::from_secs(5);
@@ -30,12 +30,8 @@ fn throughput(from: &Container<'_>, to: &Container<'_>, port: &str) -> f64 {
 
 #[test]
 fn blocked_udp_is_replaced_by_tcp_and_taken_up_again() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
@@ -78,13 +74,9 @@ fn blocked_udp_is_replaced_by_tcp_and_taken_up_again() {
 
 #[test]
 fn a_host_joins_and_stays_where_udp_is_blocked() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
+    let Some(lab) = hosts(2) else { return };
     lab.block_udp("h1", "h2").unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);
@@ -95,12 +87,8 @@ fn a_host_joins_and_stays_where_udp_is_blocked() {
 
 #[test]
 fn strangers_at_the_tcp_port_are_counted_and_change_nothing() {
-    if weft_lab::skip() {
-        return;
-    }
-    let lab = Lab::builder().hosts(2).up().unwrap();
-    let mesh = Mesh::up(&lab, &[]).unwrap();
-    mesh.network(&["app"]).unwrap();
+    let Some(lab) = hosts(2) else { return };
+    let _mesh = with_app(&lab);
     let (h1, h2) = (lab.host("h1"), lab.host("h2"));
     let a = Container::run(h1, "alpha", "app", &[]);
     let b = Container::run(h2, "beta", "app", &[]);

@@ -100,7 +100,8 @@ pub enum LaneEvent {
         /// Where it came from.
         from: Remote,
     },
-    /// A direct lane-0 envelope, the newest so far, came from another address than the one before (PROTOCOL 5).
+    /// A direct lane-0 envelope with more than a probe, the newest so far, came from another address than the one before
+    /// (PROTOCOL 5). Probes say themselves where they come from, and may come from where their sender only looks around.
     Moved {
         /// Our session index.
         index: u32,

@@ -1,5 +1,7 @@
 //! From the mesh to the taps: receive, judge each datagram by its own first bytes, open in place, walk the chunks, deliver.
 
+mod relay;
+
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -7,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use weft_api::id::HostId;
-use weft_router::chunk::{Chunk, ChunkKind, Chunks};
+use weft_router::chunk::{Chunk, ChunkKind, Chunks, begins_with_probe};
 use weft_router::drop::DropReason;
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
 use weft_router::fragment::Reassembly;
-use weft_router::relay::{Onward, RELAY_LEN, RelayLimits, Relayed};
+use weft_router::relay::{Onward, RelayLimits, Relayed};
+use weft_router::seal::OpenKey;
 use weft_router::session::Remote;
 use weft_router::stream::datagram_at;
 
@@ -22,6 +25,7 @@ use super::event::{LaneEvent, MAX_QUIC_LEN};
 use super::port::Port;
 use super::ring::{Ring, SLOT_LEN};
 use super::trains::Trains;
+use super::transit::Transit;
 use crate::sys;
 use crate::tables::{ReceiveEpoch, Tables};
 
@@ -40,6 +44,8 @@ pub(super) struct Inbox {
     proven: bool,
     /// What was last relayed in this batch, by whom and where to: the next is mostly of the same.
     judged: Option<(HostId, Relayed, Onward)>,
+    /// Envelopes in the current buffer that others get.
+    transit: Transit,
     fragments: Reassembly,
     /// Where a chunk lies that came in fragments, while it is read.
     spare: Option<Box<[u8]>>,
@@ -96,6 +102,7 @@ impl Inbox {
             records,
             proven: false,
             judged: None,
+            transit: Transit::default(),
             fragments: Reassembly::new(),
             spare: Some(vec![0; SLOT_LEN].into_boxed_slice()),
         }
@@ -128,6 +135,7 @@ impl Inbox {
             self.go_on(around);
         }
         self.deliverer.deliver(around, &self.ring);
+        self.transit.finish(around.desk, self.ring.slot());
         self.ring.release();
         self.latest.iter_mut().for_each(Latest::count);
         self.judged = None;
@@ -176,6 +184,7 @@ impl Inbox {
             }
             start = end;
         }
+        self.transit.depart(around.desk, self.ring.slot());
     }
 
     #[inline]
@@ -189,6 +198,10 @@ impl Inbox {
         let bytes = &self.ring.slot()[range.clone()];
         match Shape::of(bytes)? {
             Shape::Envelope(header) => self.envelope(around, header, range, from)?,
+            Shape::Relayed(_) if matches!(from, Remote::Relayed { .. }) => {
+                return Err(DropReason::RelayNested);
+            }
+            Shape::Relayed(header) => self.relayed_envelope(around, header, range, from)?,
             Shape::Bare if bytes.len() > MAX_QUIC_LEN => return Err(DropReason::ControlTooLong),
             Shape::Bare => desk.tell_unproven(|| LaneEvent::Bare { from, bytes: bytes.to_vec() }),
             Shape::Notice(header) => {
@@ -206,42 +219,60 @@ impl Inbox {
         range: Range<usize>,
         from: Remote,
     ) -> Result<(), DropReason> {
-        let (desk, len) = (around.desk, range.len());
-        let depth = usize::from(matches!(from, Remote::Relayed { .. }));
+        let opened = self.open(around, header, range.clone(), from, |key, datagram| {
+            key.open(header, datagram).map(|chunks| !begins_with_probe(chunks))
+        });
+        if let Some(origin) = opened? {
+            let chunks = range.start + HEADER_LEN..range.end - TAG_LEN;
+            self.chunks(around, &origin, chunks, from, range.len());
+            self.latest[depth(from)].epoch = Some(origin.epoch);
+        }
+        Ok(())
+    }
+
+    /// Opens what `open` opens of the datagram at `range`, once, and notes what that proves; `open` says whether it shows where the
+    /// peer sends from. The epoch is moved out of `latest`; the caller puts it back. `None`: dropped and counted.
+    #[inline]
+    fn open(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        header: Header,
+        range: Range<usize>,
+        from: Remote,
+        open: impl FnOnce(&OpenKey, &mut [u8]) -> Result<bool, DropReason>,
+    ) -> Result<Option<Origin>, DropReason> {
+        let (desk, len, depth) = (around.desk, range.len(), depth(from));
         let Some(epoch) = self.latest[depth].take(around, header.index) else {
             desk.tell_unproven(|| LaneEvent::UnknownIndex { from, index: header.index, len });
             return Err(around.tables.why_unknown(header.index));
         };
-        let datagram = &mut self.ring.slot()[range.clone()];
+        let datagram = &mut self.ring.slot()[range];
         let opened = epoch.with_window(header.lane, |window| {
             window.check(header.counter)?;
-            epoch.key().open(header, datagram)?;
-            window.accept(header.counter, from)
+            let shows = open(epoch.key(), datagram)?;
+            window.accept(header.counter, from.path().udp().filter(|_| shows))
         });
-        let origin = Origin { epoch, lane: header.lane };
-        match opened {
-            Ok(moved) => {
-                let (datagrams, bytes) = &mut self.latest[depth].uncounted;
-                (*datagrams, *bytes) = (*datagrams + 1, *bytes + len as u64);
-                if !origin.epoch.is_authentic()
-                    && desk.tell(LaneEvent::FirstAuthentic { index: header.index, from })
-                {
-                    origin.epoch.set_authentic();
-                }
-                if let Remote::Udp(from) = from
-                    && moved
-                    && header.lane == 0
-                {
-                    desk.tell(LaneEvent::Moved { index: header.index, from, len });
-                }
-                let chunks = range.start + HEADER_LEN..range.end - TAG_LEN;
-                self.proven = true;
-                self.chunks(around, &origin, chunks, from, len);
+        let moved = match opened {
+            Ok(moved) => moved,
+            Err(reason) => {
+                desk.drop_on(epoch.drops(), reason, 1);
+                self.latest[depth].epoch = Some(epoch);
+                return Ok(None);
             }
-            Err(reason) => desk.drop_on(origin.epoch.drops(), reason, 1),
+        };
+        let (datagrams, bytes) = &mut self.latest[depth].uncounted;
+        (*datagrams, *bytes) = (*datagrams + 1, *bytes + len as u64);
+        if !epoch.is_authentic() && desk.tell(LaneEvent::FirstAuthentic { index: header.index, from }) {
+            epoch.set_authentic();
         }
-        self.latest[depth].epoch = Some(origin.epoch);
-        Ok(())
+        if moved
+            && header.lane == 0
+            && let Remote::Udp(from) = from
+        {
+            desk.tell(LaneEvent::Moved { index: header.index, from, len });
+        }
+        self.proven = true;
+        Ok(Some(Origin { epoch, lane: header.lane }))
     }
 
     #[inline]
@@ -327,37 +358,10 @@ impl Inbox {
         self.spare = Some(self.ring.exchange(before));
         Ok(())
     }
+}
 
-    /// A datagram that a neighbour relays: for this host, or to be passed on.
-    fn relayed(
-        &mut self,
-        around: &mut Surroundings<'_>,
-        origin: &Origin,
-        body: Range<usize>,
-        from: Remote,
-    ) -> Result<(), DropReason> {
-        let (tables, by) = (around.tables, origin.epoch.host());
-        if matches!(from, Remote::Relayed { .. }) {
-            return Err(DropReason::RelayNested);
-        }
-        let relayed = Relayed::read(&self.ring.slot()[body.clone()])?;
-        let carried = body.start + RELAY_LEN..body.end;
-        let onward = match self.judged {
-            Some((known_by, known, onward)) if known_by == by && known == relayed => onward,
-            _ => {
-                let path = |host: HostId| tables.sends.get(&host)?.path().map(|path| path.way);
-                let onward = tables.relay.judge(relayed, by, path)?;
-                self.judged = Some((by, relayed, onward));
-                onward
-            }
-        };
-        match onward {
-            Onward::Here => self.datagram(around, carried, Remote::Relayed { by, host: relayed.source }),
-            Onward::To(next, onward) => {
-                around.relay_limits.take(by, around.now)?;
-                let train = around.trains.to(around.desk, tables, next)?;
-                train.push_relayed(around.desk, onward, &self.ring.slot()[carried])
-            }
-        }
-    }
+/// Which of the latest epochs: of envelopes as they came, or of those that were relayed.
+#[inline]
+fn depth(from: Remote) -> usize {
+    usize::from(matches!(from, Remote::Relayed { .. }))
 }

@@ -5,6 +5,7 @@
 
 mod carrier;
 mod deliver;
+mod depart;
 mod desk;
 mod event;
 mod held;
@@ -19,6 +20,8 @@ mod stream;
 mod tests;
 mod train;
 mod trains;
+mod transit;
+mod wrap;
 
 use std::collections::BTreeMap;
 use std::io;

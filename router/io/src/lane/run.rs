@@ -15,12 +15,12 @@ use weft_router::relay::RelayLimits;
 use weft_router::session::mtu::floor;
 
 use super::carrier::Records;
+use super::depart::{seal_alone, send_alone};
 use super::desk::Desk;
 use super::event::{Command, ControlChunk, LaneEvent};
 use super::inbound::{Inbox, Surroundings};
 use super::outbound::Outbox;
 use super::port::Port;
-use super::train::{seal_alone, send_alone};
 use super::trains::{Trains, way_of};
 use super::{Shared, Taps};
 use crate::sys::WaitList;

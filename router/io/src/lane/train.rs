@@ -1,32 +1,24 @@
 //! A train: envelopes to one peer, sealed behind each other in the send buffer at one stride, sent by one call.
 
-use std::io;
-use std::net::UdpSocket;
-use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use weft_api::id::NetworkId;
 use weft_router::chunk::{NETWORK_HEAD_LEN, frame_head, piece_head};
 use weft_router::drop::DropReason;
-use weft_router::envelope::{HEADER_LEN, Header, OVERHEAD, TAG_LEN};
+use weft_router::envelope::{HEADER_LEN, OVERHEAD, Shape, TAG_LEN};
 use weft_router::fragment;
 use weft_router::offload::plain::Checksum;
 use weft_router::offload::{Cut, CutLimits};
-use weft_router::relay::{RELAY_ANYWAY, RELAY_HEAD_LEN, RELAY_OVERHEAD, Relayed};
+use weft_router::relay::{RELAY_ANYWAY, RELAY_CHUNK_LEN, RELAY_FRONT, RELAY_OVERHEAD, Relayed};
 use weft_router::stream::MAX_DATAGRAM;
 
 use super::carrier::Carrier;
+use super::depart::{Departure, MAX_BYTES, MAX_DATAGRAMS};
 use super::desk::Desk;
 use super::event::LaneEvent;
-use crate::sys::{self, RawAddress};
+use super::wrap::{Counters, Wrap};
 use crate::tables::SendEpoch;
 
-/// What one sendmsg with UDP_SEGMENT takes: the longest UDP payload over IPv4.
-const MAX_BYTES: usize = 65_507;
-/// Datagrams of one call; kernels before 6.10 take no more.
-const MAX_DATAGRAMS: usize = 64;
 /// Room for a full train and the envelope that is being packed behind it.
 pub(super) const CAPACITY: usize = MAX_BYTES + MAX_DATAGRAM + RELAY_OVERHEAD;
 /// A packed envelope that lacks no more than this of the path's datagram is padded to it, so that the train can go on.
@@ -35,64 +27,6 @@ const PADDING_LIMIT: usize = 256;
 /// Pieces of a superframe from which on its short last one is padded to the stride, so that the next superframe's can follow in
 /// the same train.
 const MANY_PIECES: usize = 16;
-
-/// The envelopes of a neighbour that others travel in.
-pub(super) struct Wrap {
-    epoch: Arc<SendEpoch>,
-    counters: Counters,
-    relayed: Relayed,
-}
-
-/// The counters of an epoch that a train has taken and not yet used.
-struct Counters {
-    /// What the envelopes say: this lane, or lane 0 to a peer that does not hear this one.
-    lane: u8,
-    left: Range<u64>,
-}
-
-impl Counters {
-    fn new(lane: u8) -> Self {
-        Self { lane, left: 0..0 }
-    }
-
-    /// The header of the next envelope of `epoch`. Takes as many counters as the train has envelopes by now.
-    #[inline]
-    fn header(&mut self, desk: &Desk, epoch: &SendEpoch, count: usize) -> Result<Header, DropReason> {
-        if self.left.is_empty() {
-            let (taken, worn) = epoch.use_counters(self.lane, count.max(1) as u64)?;
-            tell_worn(desk, epoch, worn);
-            self.left = taken;
-        }
-        let counter = self.left.start;
-        self.left.start += 1;
-        Ok(Header { lane: self.lane, index: epoch.index(), counter })
-    }
-
-    fn give_back(&mut self, epoch: &SendEpoch) {
-        epoch.give_back(self.lane, std::mem::take(&mut self.left));
-    }
-}
-
-impl Wrap {
-    /// Bytes of the neighbour's envelope before and after the peer's.
-    const FRONT: usize = HEADER_LEN + RELAY_HEAD_LEN;
-    const BACK: usize = TAG_LEN;
-
-    /// `lane`: what they say.
-    pub(super) fn new(epoch: Arc<SendEpoch>, lane: u8, relayed: Relayed) -> Self {
-        Self { epoch, counters: Counters::new(lane), relayed }
-    }
-
-    /// Seals `out`, in which the peer's envelope lies in its place, the `count`th of its train.
-    #[inline]
-    fn seal(&mut self, desk: &Desk, out: &mut [u8], count: usize) -> Result<(), DropReason> {
-        let header = self.counters.header(desk, &self.epoch, count)?;
-        let carried = (out.len() - Self::FRONT - Self::BACK) as u16;
-        out[HEADER_LEN..Self::FRONT].copy_from_slice(&self.relayed.head(carried));
-        self.epoch.key().seal(header, out);
-        Ok(())
-    }
-}
 
 /// How long envelopes may be.
 pub(super) struct Sizes {
@@ -107,7 +41,7 @@ pub(super) struct Train {
     epoch: Arc<SendEpoch>,
     counters: Counters,
     to: Carrier,
-    /// A neighbour relays: each envelope travels in one of the neighbour's.
+    /// A neighbour relays: each envelope travels behind a head that is sealed for the neighbour.
     wrap: Option<Wrap>,
     /// The longest envelope for the peer, and the longest that passes anywhere.
     datagram: usize,
@@ -204,7 +138,7 @@ impl Train {
             self.make_room(desk, datagram);
             let (start, unpadded) = (self.len + self.front(), datagram - TAG_LEN);
             if pads && self.count > 0 && self.len + self.stride <= MAX_BYTES {
-                let full = self.stride - self.front() - self.back();
+                let full = self.stride - self.front();
                 let is_last = usize::from(piece.index) + 1 == cut.count();
                 if is_last || full - datagram <= PADDING_LIMIT {
                     datagram = full;
@@ -250,32 +184,42 @@ impl Train {
         Ok(())
     }
 
-    /// Seals a datagram that the peer shall take or pass on.
-    #[inline]
+    /// Hands a datagram on that the peer shall take or pass on: an envelope behind a sealed head, anything else in a chunk.
     pub(super) fn push_relayed(
         &mut self,
         desk: &Desk,
         relayed: Relayed,
         carried: &[u8],
     ) -> Result<(), DropReason> {
-        let datagram = RELAY_OVERHEAD + carried.len();
         if self.wrap.is_some() {
             return Err(DropReason::RelayNested);
         }
+        let is_envelope = matches!(Shape::of(carried), Ok(Shape::Envelope(_)));
+        let front = if is_envelope { RELAY_OVERHEAD } else { HEADER_LEN + RELAY_CHUNK_LEN };
+        let back = if is_envelope { 0 } else { TAG_LEN };
+        let datagram = front + carried.len() + back;
         if datagram > self.datagram {
             return match carried.len() {
                 ..=RELAY_ANYWAY => {
-                    self.push_parts(desk, &[&relayed.head(carried.len() as u16), carried].concat())
+                    self.push_parts(desk, &[&relayed.chunk(carried.len() as u16), carried].concat())
                 }
                 _ => Err(DropReason::TooBigForPath),
             };
         }
         self.close_envelope(desk, false)?;
         self.make_room(desk, datagram);
-        let chunk = &mut self.buffer[self.len + HEADER_LEN..];
-        chunk[..RELAY_HEAD_LEN].copy_from_slice(&relayed.head(carried.len() as u16));
-        chunk[RELAY_HEAD_LEN..RELAY_HEAD_LEN + carried.len()].copy_from_slice(carried);
-        self.seal(desk, datagram)
+        let out = &mut self.buffer[self.len..self.len + datagram];
+        out[front..front + carried.len()].copy_from_slice(carried);
+        if !is_envelope {
+            out[HEADER_LEN..front].copy_from_slice(&relayed.chunk(carried.len() as u16));
+            return self.seal(desk, datagram);
+        }
+        let header = self.counters.header(desk, &self.epoch, self.count)?;
+        let front = out.first_chunk_mut::<RELAY_FRONT>().ok_or(DropReason::TooShort)?;
+        relayed.cover(front);
+        self.epoch.key().seal_head(header, front);
+        self.couple(datagram);
+        Ok(())
     }
 
     /// Sends everything; empty afterwards.
@@ -303,7 +247,7 @@ impl Train {
             self.depart(desk);
             self.buffer.copy_within(start..start + packed, front + HEADER_LEN);
         }
-        let full = if self.count == 0 { self.datagram } else { self.stride - front - self.back() };
+        let full = if self.count == 0 { self.datagram } else { self.stride - front };
         if more && full.saturating_sub(datagram) <= PADDING_LIMIT {
             let padding = self.len + front + HEADER_LEN + packed;
             datagram = datagram.max(full);
@@ -320,7 +264,7 @@ impl Train {
         self.epoch.key().seal(header, &mut self.buffer[start + front..start + front + datagram]);
         let mut whole = datagram;
         if let Some(wrap) = &mut self.wrap {
-            whole += Wrap::FRONT + Wrap::BACK;
+            whole += Wrap::FRONT;
             wrap.seal(desk, &mut self.buffer[start..start + whole], self.count)?;
         }
         self.couple(whole);
@@ -332,15 +276,10 @@ impl Train {
         if self.wrap.is_some() { Wrap::FRONT } else { 0 }
     }
 
-    #[inline]
-    fn back(&self) -> usize {
-        if self.wrap.is_some() { Wrap::BACK } else { 0 }
-    }
-
     /// Whether an envelope of `datagram` bytes may be the next of this train: none longer than the first, none after a shorter.
     #[inline]
     fn fits(&self, datagram: usize) -> bool {
-        let datagram = self.front() + datagram + self.back();
+        let datagram = self.front() + datagram;
         self.count == 0
             || (datagram <= self.stride
                 && self.len == self.count * self.stride
@@ -367,171 +306,17 @@ impl Train {
 
     /// Hands the sealed envelopes to the kernel.
     fn depart(&mut self, desk: &Desk) {
-        let (len, count) = (std::mem::take(&mut self.len), std::mem::take(&mut self.count));
-        if count == 0 {
+        let len = std::mem::take(&mut self.len);
+        if std::mem::take(&mut self.count) == 0 {
             return;
         }
-        if self.stride - self.front() - self.back() > self.floor {
+        let hop = self.wrap.as_ref().map(|wrap| &*wrap.epoch);
+        if self.stride - self.front() > self.floor {
             self.epoch.send_full();
-            self.wrap.iter().for_each(|wrap| wrap.epoch.send_full());
+            hop.iter().for_each(|hop| hop.send_full());
         }
-        let bytes = &self.buffer[..len];
-        let to = match &self.to {
-            Carrier::Udp(to) => to,
-            Carrier::Tcp(stream) => match stream.push_train(bytes, self.stride) {
-                Ok(()) => return self.count_sent(count as u64, len as u64),
-                Err(reason) => return desk.drop_on(self.epoch.drops(), reason, count as u64),
-            },
-        };
-        if count > 1 && desk.shared.gso.load(Ordering::Relaxed) {
-            match send(self.socket(desk), to, bytes, Some(self.stride as u16)) {
-                Ok(()) => return self.count_sent(count as u64, len as u64),
-                Err(error) if is_refused(&error) => {}
-                Err(error) => {
-                    self.tell_refused(desk, &error);
-                    return desk.drop_on(self.epoch.drops(), reason_of(&error), count as u64);
-                }
-            }
-            if self.depart_singly(desk, to, len) {
-                // It was the train that was refused, not its datagrams: never again.
-                desk.shared.gso.store(false, Ordering::Relaxed);
-                desk.tell(LaneEvent::OffloadLost { what: "UDP_SEGMENT" });
-            }
-            return;
-        }
-        self.depart_singly(desk, to, len);
-    }
-
-    fn socket<'d>(&self, desk: &'d Desk) -> &'d UdpSocket {
-        desk.socket_of(self.wrap.as_ref().map_or(&self.counters, |wrap| &wrap.counters).lane)
-    }
-
-    fn count_sent(&self, datagrams: u64, bytes: u64) {
-        self.epoch.count_sent(datagrams, bytes);
-        if let Some(wrap) = &self.wrap {
-            wrap.epoch.count_sent(datagrams, bytes);
-        }
-    }
-
-    fn tell_refused(&self, desk: &Desk, error: &io::Error) {
-        if reason_of(error) == DropReason::DatagramTooBig {
-            tell_too_big(desk, self.wrap.as_ref().map_or(&self.epoch, |wrap| &wrap.epoch), self.stride);
-        }
-    }
-
-    /// Returns whether every datagram was taken.
-    fn depart_singly(&self, desk: &Desk, to: &RawAddress, len: usize) -> bool {
-        let mut all = true;
-        for datagram in self.buffer[..len].chunks(self.stride) {
-            match send(self.socket(desk), to, datagram, None) {
-                Ok(()) => self.count_sent(1, datagram.len() as u64),
-                Err(error) => {
-                    all = false;
-                    self.tell_refused(desk, &error);
-                    desk.drop_on(self.epoch.drops(), reason_of(&error), 1);
-                }
-            }
-        }
-        all
-    }
-}
-
-/// Tells that the kernel takes no datagrams of `size` to the peer of `epoch`, which is linked directly.
-fn tell_too_big(desk: &Desk, epoch: &SendEpoch, size: usize) {
-    if let Some(path) = epoch.path().filter(|_| epoch.refuse()) {
-        let (host, way) = (epoch.host(), path.way);
-        desk.tell(LaneEvent::TooBig { host, way, size: size as u16, limit: None });
-    }
-}
-
-fn tell_worn(desk: &Desk, epoch: &SendEpoch, worn: bool) {
-    if worn {
-        desk.tell(LaneEvent::Worn { host: epoch.host(), index: epoch.index() });
-    }
-}
-
-/// Seals one envelope with `chunk` alone: control chunks are few, and aim where no train goes.
-pub(super) fn seal_alone(
-    desk: &Desk,
-    epoch: &SendEpoch,
-    lane: u8,
-    chunk: [&[u8]; 2],
-    padded: usize,
-) -> Result<Vec<u8>, DropReason> {
-    let len = (OVERHEAD + chunk[0].len() + chunk[1].len()).max(padded);
-    if len > MAX_DATAGRAM {
-        return Err(DropReason::TooBigForPath);
-    }
-    let (counter, worn) = epoch.use_counter(lane)?;
-    let mut datagram = Vec::with_capacity(len);
-    datagram.extend([0; HEADER_LEN]);
-    datagram.extend(chunk[0]);
-    datagram.extend(chunk[1]);
-    datagram.resize(len.max(datagram.len() + TAG_LEN), 0);
-    epoch.key().seal(Header { lane, index: epoch.index(), counter }, &mut datagram);
-    tell_worn(desk, epoch, worn);
-    Ok(datagram)
-}
-
-/// Sends one envelope of `epoch` at once.
-pub(super) fn send_alone(
-    desk: &Desk,
-    epoch: &SendEpoch,
-    to: &Carrier,
-    wrap: Option<&Wrap>,
-    sealed: Vec<u8>,
-) -> Result<(), DropReason> {
-    let len = sealed.len() as u64;
-    let (lane, hop, datagram) = match wrap {
-        None => (desk.lane(), epoch, sealed),
-        Some(Wrap { epoch, counters: Counters { lane, .. }, relayed }) => {
-            let head = relayed.head(sealed.len() as u16);
-            (*lane, &**epoch, seal_alone(desk, epoch, *lane, [&head, &sealed], 0)?)
-        }
-    };
-    match to {
-        Carrier::Udp(to) => send(desk.socket_of(lane), to, &datagram, None).map_err(|error| {
-            let reason = reason_of(&error);
-            let is_usual = hop.path().is_some_and(|path| datagram.len() <= path.datagram.into());
-            if reason == DropReason::DatagramTooBig && is_usual {
-                tell_too_big(desk, hop, datagram.len());
-            }
-            reason
-        })?,
-        Carrier::Tcp(stream) => stream.push_control(&datagram)?,
-    }
-    epoch.count_sent(1, len);
-    Ok(())
-}
-
-/// Tries again after an interruption, and after an error that belongs to an earlier datagram.
-fn send(socket: &UdpSocket, to: &RawAddress, bytes: &[u8], segment: Option<u16>) -> io::Result<()> {
-    const TRIES: usize = 3;
-    let mut result = Ok(());
-    for _ in 0..TRIES {
-        result = sys::send(socket.as_fd(), to, bytes, segment);
-        match result.as_ref().map_err(io::Error::raw_os_error) {
-            Err(Some(libc::EINTR | libc::ECONNREFUSED)) => {}
-            _ => break,
-        }
-    }
-    result
-}
-
-/// What a kernel or a device says that does not take UDP_SEGMENT.
-fn is_refused(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP))
-}
-
-fn reason_of(error: &io::Error) -> DropReason {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DropReason::SendBufferFull,
-        Some(libc::ECONNREFUSED) => DropReason::PortClosed,
-        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL) => {
-            DropReason::NoRoute
-        }
-        Some(libc::EMSGSIZE) => DropReason::DatagramTooBig,
-        Some(libc::EPERM | libc::EACCES) => DropReason::SendForbidden,
-        _ => DropReason::SendFailed,
+        let lane = self.wrap.as_ref().map_or(&self.counters, |wrap| &wrap.counters).lane;
+        let departure = Departure { to: &self.to, lane, epoch: &self.epoch, hop };
+        departure.train(desk, &self.buffer[..len], self.stride);
     }
 }

@@ -13,7 +13,8 @@ use weft_router::session::mtu::floor;
 use super::carrier::Carrier;
 use super::desk::Desk;
 use super::event::{LaneEvent, WANTED_EVERY};
-use super::train::{CAPACITY, Sizes, Train, Wrap};
+use super::train::{CAPACITY, Sizes, Train};
+use super::wrap::Wrap;
 use crate::tables::{Path, Tables};
 
 /// Peers with an open train; one more, and the oldest departs.

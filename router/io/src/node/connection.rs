@@ -6,10 +6,10 @@ use std::time::Duration;
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
-use weft_api::id::HostId;
+use weft_api::id::{HostId, HostKey};
 use weft_router::drop::DropReason;
-use weft_router::session::message::{MAX_HELLO_LEN, MAX_MESSAGE_LEN, Message};
-use weft_router::session::{ConnectionId, DIAL_TIMEOUT, Hello, Remote, Why};
+use weft_router::session::message::{MAX_HELLO_LEN, MAX_MESSAGE_LEN, MAX_PROOF_LEN, Message};
+use weft_router::session::{ConnectionId, DIAL_TIMEOUT, Remote, Why};
 
 use super::engine::{Engine, close};
 use super::{ApiStream, NodeEvent};
@@ -30,14 +30,16 @@ const PER_SECOND: u32 = 100;
 /// Messages of the session layer that wait for the control stream; it never has more to say at a time.
 pub(super) const TELL_QUEUE: usize = 8;
 
-/// One connection with a peer that is proven.
+/// One connection with a peer that has proven its key.
 #[derive(Clone)]
 pub(super) struct Speaker {
     pub engine: Arc<Engine>,
     pub id: ConnectionId,
-    pub host: HostId,
+    pub key: HostKey,
     pub connection: quinn::Connection,
     pub writer: Arc<Notify>,
+    /// The peer is a member, and we have greeted it: what it says after its hello counts.
+    pub greeted: Arc<Notify>,
 }
 
 /// Dials; whoever answers is reported.
@@ -113,12 +115,11 @@ async fn finish(connection: quinn::Connection, held: Held) {
     drop(held);
 }
 
-/// Sends the greeting and starts the connection's tasks; they end with it.
-pub(super) fn start(speaker: Speaker, hello: Hello, told: mpsc::Receiver<Message>) {
-    tokio::spawn(write(speaker.clone(), hello, told));
+/// Starts the connection's tasks; they end with it. `told`: what the session layer says on it, the hello first of all.
+pub(super) fn start(speaker: Speaker, told: mpsc::Receiver<Message>) {
+    tokio::spawn(write(speaker.clone(), told));
     tokio::spawn(read(speaker.clone()));
     tokio::spawn(async move {
-        serve_streams(&speaker).await;
         let why = match speaker.connection.closed().await {
             ConnectionError::ApplicationClosed(close) => Why::from_code(close.error_code.into_inner()),
             _ => None,
@@ -127,17 +128,16 @@ pub(super) fn start(speaker: Speaker, hello: Hello, told: mpsc::Receiver<Message
     });
 }
 
-/// Our control stream: the greeting, then whatever the session layer says and the peer needs.
-async fn write(speaker: Speaker, hello: Hello, mut told: mpsc::Receiver<Message>) {
+/// Our control stream: that we are a member, then whatever the session layer says and the peer needs.
+async fn write(speaker: Speaker, mut told: mpsc::Receiver<Message>) {
     let Ok(mut stream) = speaker.connection.open_uni().await else { return };
-    if stream.write_all(&[STREAM_CONTROL]).await.is_err()
-        || stream.write_all(&Message::Hello(hello).encode()).await.is_err()
-    {
+    let proof = speaker.engine.store.proof().map(|proof| Message::Proof(proof).encode()).unwrap_or_default();
+    if stream.write_all(&[&[STREAM_CONTROL][..], &proof].concat()).await.is_err() {
         return;
     }
     loop {
         let next =
-            told.try_recv().ok().or_else(|| speaker.engine.store.next_message(speaker.host, speaker.id));
+            told.try_recv().ok().or_else(|| speaker.engine.store.next_message(speaker.key.id(), speaker.id));
         let message = match next {
             Some(message) => message,
             None => tokio::select! {
@@ -164,10 +164,20 @@ async fn read(speaker: Speaker) {
         if kind != [STREAM_CONTROL] {
             return Err(FrameError::Garbled(DropReason::StreamUnknown));
         }
-        match read_message(&mut stream, MAX_HELLO_LEN).await? {
+        let mut first = read_message(&mut stream, MAX_PROOF_LEN).await?;
+        if let Message::Proof(proof) = first {
+            speaker.engine.presented(speaker.key, &proof);
+            first = read_message(&mut stream, MAX_HELLO_LEN).await?;
+        }
+        match first {
             Message::Hello(hello) => speaker.engine.hello(speaker.id, hello),
             _ => return Err(FrameError::Garbled(DropReason::MessageGarbled)),
         }
+        tokio::select! {
+            () = speaker.greeted.notified() => {}
+            _ = speaker.connection.closed() => return Ok(()),
+        }
+        tokio::spawn(serve_streams(speaker.clone()));
         read_records(&speaker, &mut stream).await
     };
     if let Err(FrameError::Garbled(reason)) = outcome.await {
@@ -190,21 +200,23 @@ async fn read_records(speaker: &Speaker, stream: &mut RecvStream) -> Result<(), 
         }
         match message {
             Message::Rekey(said) => speaker.engine.rekey(speaker.id, said),
-            Message::Seen(address) => speaker.engine.seen(speaker.host, address),
+            Message::Seen(address) => speaker.engine.seen(speaker.key.id(), address),
             Message::Mesh(gossip) => {
-                if speaker.engine.heard.send((speaker.host, gossip)).await.is_err() {
+                if speaker.engine.heard.send((speaker.key.id(), gossip)).await.is_err() {
                     return Ok(());
                 }
             }
-            Message::Hello(_) => return Err(FrameError::Garbled(DropReason::MessageGarbled)),
+            Message::Hello(_) | Message::Proof(_) => {
+                return Err(FrameError::Garbled(DropReason::MessageGarbled));
+            }
         }
     }
 }
 
 /// Streams that the peer opens, until the connection ends.
-async fn serve_streams(speaker: &Speaker) {
+async fn serve_streams(speaker: Speaker) {
     while let Ok((send, receive)) = speaker.connection.accept_bi().await {
-        tokio::spawn(serve_stream(Arc::clone(&speaker.engine), speaker.host, send, receive));
+        tokio::spawn(serve_stream(Arc::clone(&speaker.engine), speaker.key.id(), send, receive));
     }
 }
 

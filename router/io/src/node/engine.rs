@@ -1,4 +1,6 @@
-//! Carries out what the session layer decides: dials, closes, keys, tables of the lane. One lock, never held across an await.
+//! The session layer of a node and what it decides about: connections, keys, tables of the lane. One lock, never held across an await.
+
+mod act;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -10,12 +12,9 @@ use tokio::task::AbortHandle;
 use weft_api::id::{BootId, HostId, HostKey, MeshKey};
 use weft_api::roster::MeshRecord;
 use weft_router::drop::{DropCounters, DropReason};
-use weft_router::mesh::{self, Gossip};
+use weft_router::mesh::{self, Gossip, Proof};
 use weft_router::relay::RelayTable;
-use weft_router::session::message::Message;
-use weft_router::session::{
-    Action, ConnectionId, DIAL_TIMEOUT, Event, Hello, LinkView, Path, Rekey, Remote, Sessions, Why,
-};
+use weft_router::session::{ConnectionId, DIAL_TIMEOUT, Event, Hello, LinkView, Path, Rekey, Sessions, Why};
 use weft_router::switch::Table;
 
 use super::keys::Live;
@@ -24,7 +23,8 @@ use super::segment::Tied;
 use super::store::{Orders, Store};
 use super::{NodeEvent, connection, keys};
 use crate::join::Doorman;
-use crate::lane::{Aim, ControlChunk, LaneEvent, LaneHandle};
+use crate::lane::{LaneEvent, LaneHandle};
+use crate::quic::bindings::AFTER_CLOSE;
 use crate::quic::endpoint::Strangers;
 use crate::quic::socket::{Held, VirtualSocket};
 use crate::tables::{SendEpoch, Tables};
@@ -34,8 +34,6 @@ use crate::tcp::Tcp;
 const MAX_JOINS: usize = 8;
 /// A session that is waited for is looked for so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A closed connection's address is kept so long, for what quinn still has to say on it.
-const AFTER_CLOSE: Duration = Duration::from_secs(1);
 
 /// What every part of a node shares.
 pub(super) struct Engine {
@@ -147,10 +145,13 @@ impl Engine {
     /// Members or addresses have changed.
     pub(super) fn mesh_changed(&self) {
         let members = self.store.others();
-        let Orders { members: all, moved, keep, routes } = self.store.orders();
+        let Orders { members: all, refused, moved, keep, routes } = self.store.orders();
         let mut state = self.lock();
         if all {
             self.event(&mut state, Event::Members(&members));
+        }
+        for host in refused {
+            self.event(&mut state, Event::Refused(host));
         }
         // Before their addresses, or all of a large mesh were dialled at the start.
         if let Some(keep) = keep {
@@ -266,7 +267,7 @@ impl Engine {
             keep_for_a_while(connection, Arc::new(held));
             return self.event(&mut state, Event::Lost(id, None));
         }
-        self.come_alive(&mut state, id, key.id(), true, connection, held);
+        self.come_alive(&mut state, id, key, true, connection, held);
         self.event(&mut state, Event::Reached(id, key.id()));
     }
 
@@ -285,17 +286,23 @@ impl Engine {
             return keep_for_a_while(connection, Arc::new(held));
         }
         let id = state.sessions.new_connection();
-        self.come_alive(&mut state, id, key.id(), false, connection, held);
+        self.come_alive(&mut state, id, key, false, connection, held);
         self.event(&mut state, Event::Accepted(id, key.id(), path));
     }
 
     /// The peer's first message.
     pub(super) fn hello(&self, id: ConnectionId, hello: Hello) {
         let mut state = self.lock();
-        if let (Some(live), Some(seen)) = (state.live.get(&id), hello.seen) {
+        let live = state.live.get(&id).filter(|live| self.store.member(live.key).is_some());
+        if let (Some(live), Some(seen)) = (live, hello.seen) {
             self.seen(live.host, seen);
         }
         self.event(&mut state, Event::Hello(id, hello));
+    }
+
+    /// What a peer presents of itself, before its first message.
+    pub(super) fn presented(&self, key: HostKey, proof: &Proof) {
+        self.store.event(mesh::Event::Presented(key, proof));
     }
 
     /// A peer sees this host there.
@@ -349,11 +356,15 @@ impl Engine {
     }
 
     /// Replaces the networks that the lane knows.
-    pub(super) fn set_networks(&self, networks: Vec<Table>) {
+    pub(super) fn set_networks(&self, networks: Vec<Arc<Table>>) {
         let mut state = self.lock();
-        let tied = |mut table: Table| {
-            table.tied = state.tied.get(&table.network).cloned().unwrap_or_default();
-            (table.network, Arc::new(table))
+        let tied = |mut table: Arc<Table>| {
+            if let Some(hosts) = state.tied.get(&table.network)
+                && table.tied != *hosts
+            {
+                Arc::make_mut(&mut table).tied = hosts.clone();
+            }
+            (table.network, table)
         };
         let networks = networks.into_iter().map(tied).collect();
         state.tables.networks = networks;
@@ -410,14 +421,15 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever is no member is told so. The session layer knows hosts by id only; here the whole key is compared.
+    /// Whoever can be no member is told so; who is none as far as is known here may prove that it is one. The session layer knows
+    /// hosts by id only; here the whole key is compared.
     fn refuses(&self, stopping: bool, key: HostKey, connection: &quinn::Connection) -> bool {
         let why = if stopping {
             Why::Goodbye
         } else if key.id() == self.me {
             self.drops.count(DropReason::DialledItself);
             Why::Itself
-        } else if self.store.member(key).is_none() {
+        } else if self.store.is_anothers_id(key) {
             self.drops.count(DropReason::NotAMember);
             Why::NotAMember
         } else {
@@ -431,149 +443,30 @@ impl Engine {
         &self,
         state: &mut State,
         id: ConnectionId,
-        host: HostId,
+        key: HostKey,
         ours: bool,
         connection: quinn::Connection,
         held: Held,
     ) {
-        if let Some(Remote::Tcp(stream)) = self.socket.remote(held.address()) {
-            self.tcp.prove(stream);
-        }
+        let Some(engine) = self.itself.upgrade() else { return };
         let held = Arc::new(held);
         keep_for_a_while(connection.clone(), Arc::clone(&held));
-        let writer = Arc::default();
-        let live = Live { connection, held, host, ours, closed: false, keys: None, writer, tell: None };
-        state.live.insert(id, live);
-    }
-
-    pub(super) fn event(&self, state: &mut State, event: Event<'_>) {
-        let mut actions = Vec::new();
-        state.sessions.handle(self.start.elapsed(), event, &mut actions);
-        let (mut tables, mut links) = (false, false);
-        for action in actions {
-            tracing::trace!(?action);
-            links |= matches!(action, Action::LinkUp(_) | Action::LinkDown(_) | Action::SetPath(..));
-            tables |= self.act(state, action);
-        }
-        if links {
-            self.tell_links(state);
-        }
-        if tables {
-            self.publish(state);
-        }
-        self.touched.notify_one();
-    }
-
-    /// Carries out one action; whether the lane's tables have changed.
-    fn act(&self, state: &mut State, action: Action) -> bool {
-        match action {
-            Action::Dial(id, host, path) => self.dial(state, id, host, path),
-            Action::Close(id, why) => self.close(state, id, why),
-            Action::InstallReceive(id, _, index) => self.install_receive(state, id, index),
-            Action::Greet(id, hello) => self.greet(state, id, hello),
-            Action::InstallSend(id, _, index, path) => return self.install_send(state, id, index, path),
-            Action::Use(host, id) => return self.use_connection(state, host, id),
-            Action::Unuse(host) => {
-                self.store.disconnected(host);
-                return state.tables.sends.remove(&host).is_some();
-            }
-            Action::Unreached(host) => self.lane.give_up(host),
-            Action::EraseKeys(id) => return self.erase(state, id),
-            Action::AskRekey(id, epoch) => self.tell(state, id, Message::Rekey(Rekey::Ask(epoch))),
-            Action::TellSeen(id, address) => self.tell(state, id, Message::Seen(address)),
-            Action::OfferKeys(id, epoch, index) => self.offer_keys(state, id, epoch, index),
-            Action::NextChain(id, theirs) => self.next_chain(state, id, &theirs),
-            Action::AnswerKeys(id, epoch, index) => self.answer_keys(state, id, epoch, index),
-            Action::EraseReceive(id, index) => {
-                self.erase_receive(state, id, index);
-                return true;
-            }
-            Action::SetPath(id, path) => self.set_path(state, id, path),
-            Action::OpenStream(host, address) => self.open_stream(host, address),
-            Action::Probe(id, path, body, answer) => {
-                if let Some(send) = state.send_epoch(id) {
-                    let body = body.to_vec();
-                    let chunk = if answer { ControlChunk::Answer(body) } else { ControlChunk::Probe(body) };
-                    self.lane.send_aimed(send, chunk, Aim { path: Some(path), ..Aim::default() });
-                }
-            }
-            Action::ProbeSize(id, path, body, size) => {
-                if let Some(send) = state.send_epoch(id) {
-                    let aim = Aim { path: Some(path), datagram: Some(size), ..Aim::default() };
-                    self.lane.send_aimed(send, ControlChunk::Probe(body.to_vec()), aim);
-                }
-            }
-            Action::SetSize(id, size, settled) => {
-                if let Some(send) = state.send_epoch(id) {
-                    tracing::debug!(
-                        host = self.store.name(send.host()),
-                        size,
-                        settled,
-                        "the longest datagram"
-                    );
-                    send.set_size(size, settled);
-                }
-            }
-            Action::ProbeLane(id, lane, body) => {
-                if let Some(send) = state.send_epoch(id) {
-                    let aim = Aim { lane, ..Aim::default() };
-                    self.lane.send_aimed(send, ControlChunk::Probe(body.to_vec()), aim);
-                }
-            }
-            Action::UseLane(id, lane, heard) => {
-                if let Some(send) = state.send_epoch(id) {
-                    send.set_heard(lane, heard);
-                }
-            }
-            Action::Notice(to, index) => {
-                if let Err(error) = self.lane.send_notice(to, index) {
-                    tracing::debug!(?to, %error, "notice not sent");
-                }
-            }
-            Action::LinkUp(host) => {
-                tracing::info!(host = self.store.name(host), "link up");
-            }
-            Action::LinkDown(host) => {
-                tracing::info!(host = self.store.name(host), "link down");
-            }
-            Action::Count(reason) => self.drops.count(reason),
-        }
-        false
-    }
-
-    fn dial(&self, state: &mut State, id: ConnectionId, host: HostId, path: Path) {
-        let Some(engine) = self.itself.upgrade().filter(|_| !state.stopping) else { return };
-        tracing::debug!(host = self.store.name(host), ?path, "dialling");
-        let task = tokio::spawn(connection::dial(engine, id, path.to(host)));
-        state.dials.insert(id, task.abort_handle());
-    }
-
-    fn close(&self, state: &mut State, id: ConnectionId, why: Why) {
-        if let Some(dial) = state.dials.remove(&id) {
-            dial.abort();
-        }
-        if let Some(live) = state.live.get_mut(&id) {
-            tracing::debug!(host = self.store.name(live.host), ?why, "closing a connection");
-            live.closed = true;
-            close(&live.connection, why);
-            if live.keys.is_none() {
-                state.live.remove(&id);
-            }
-        }
-    }
-
-    fn greet(&self, state: &mut State, id: ConnectionId, hello: Hello) {
-        let (Some(live), Some(engine)) = (state.live.get_mut(&id), self.itself.upgrade()) else { return };
         let (tell, told) = mpsc::channel(connection::TELL_QUEUE);
-        live.tell = Some(tell);
-        let speaker = connection::Speaker {
-            engine,
-            id,
-            host: live.host,
-            connection: live.connection.clone(),
-            writer: Arc::clone(&live.writer),
+        let (writer, greeted) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let live = Live {
+            connection: connection.clone(),
+            held,
+            key,
+            host: key.id(),
+            ours,
+            closed: false,
+            keys: None,
+            writer: Arc::clone(&writer),
+            greeted: Arc::clone(&greeted),
+            tell,
         };
-        connection::start(speaker, hello, told);
+        state.live.insert(id, live);
+        connection::start(connection::Speaker { engine, id, key, connection, writer, greeted }, told);
     }
 
     pub(super) fn publish(&self, state: &State) {

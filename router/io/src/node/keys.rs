@@ -4,77 +4,51 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
-use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::rand::SystemRandom;
 use tokio::sync::{Notify, mpsc};
-use weft_api::id::HostId;
+use weft_api::id::{HostId, HostKey};
 use weft_router::drop::DropReason;
-use weft_router::seal::{Chain, Direction};
 use weft_router::session::message::Message;
 use weft_router::session::mtu;
 use weft_router::session::{ConnectionId, Path, Rekey, Share, Why};
 use zeroize::Zeroizing;
 
 use super::engine::{Engine, State, close};
+use crate::quic::secrets::{EXPORTER_LABEL, Secrets};
 use crate::quic::socket::Held;
 use crate::sys;
 use crate::tables::{self, ReceiveEpoch, SendEpoch};
 
-/// What the exporter of a connection is asked for (PROTOCOL 2).
-const EXPORTER_LABEL: &[u8] = b"weft data v1";
 /// Bytes of IP and UDP headers in front of a datagram.
 const HEADERS_V4: u16 = 28;
 const HEADERS_V6: u16 = 48;
 
-/// A connection whose peer is proven.
+/// A connection whose peer has proven its key.
 pub(super) struct Live {
     pub connection: quinn::Connection,
     pub held: Arc<Held>,
+    pub key: HostKey,
     pub host: HostId,
     pub ours: bool,
     pub closed: bool,
     pub keys: Option<Keys>,
     pub writer: Arc<Notify>,
-    /// What is said of its keys, on the control stream.
-    pub tell: Option<mpsc::Sender<Message>>,
+    /// It is a member's.
+    pub greeted: Arc<Notify>,
+    /// What the session layer says, on the control stream.
+    pub tell: mpsc::Sender<Message>,
 }
 
-/// The keys of a connection. The chain stays: the next one is made from it.
+/// The keys of a connection.
 pub(super) struct Keys {
-    chain: Chain,
+    secrets: Secrets,
     /// What envelopes may come under, the newest last.
     pub receives: Vec<Arc<ReceiveEpoch>>,
     pub send: Option<Arc<SendEpoch>>,
-    /// Of our offer, until it is answered.
-    private: Option<EphemeralPrivateKey>,
-    /// The public half of our latest.
-    public: [u8; 32],
 }
 
 impl Keys {
-    fn new(chain: Chain) -> Self {
-        Self { chain, receives: Vec::new(), send: None, private: None, public: [0; 32] }
-    }
-
-    /// A fresh X25519 key.
-    fn refresh(&mut self) -> Result<EphemeralPrivateKey, Unspecified> {
-        let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new())?;
-        self.public.copy_from_slice(private.compute_public_key()?.as_ref());
-        Ok(private)
-    }
-
-    /// The next chain; the one before, and the private key, are gone.
-    fn advance(&mut self, theirs: &[u8; 32]) -> Result<(), Unspecified> {
-        let private = match self.private.take() {
-            Some(private) => private,
-            None => self.refresh()?,
-        };
-        let theirs = UnparsedPublicKey::new(&X25519, theirs);
-        self.chain = agree_ephemeral(private, theirs, Unspecified, |secret| {
-            Ok(self.chain.next(secret.try_into().map_err(|_| Unspecified)?))
-        })?;
-        Ok(())
+    fn new(secrets: Secrets) -> Self {
+        Self { secrets, receives: Vec::new(), send: None }
     }
 
     fn opens(&self, index: u32) -> bool {
@@ -89,15 +63,15 @@ impl Engine {
             Some(keys) => keys,
             none => {
                 let (dialler, listener) = if live.ours { (self.me, live.host) } else { (live.host, self.me) };
-                let context = [&self.mesh.mesh.0[..], &dialler.0, &listener.0].concat();
+                let context = Secrets::context(self.mesh.mesh, dialler, listener);
                 let mut secret = Zeroizing::new([0; 32]);
                 if live.connection.export_keying_material(&mut *secret, EXPORTER_LABEL, &context).is_err() {
                     return close(&live.connection, Why::Garbled);
                 }
-                none.insert(Keys::new(Chain::first(&secret)))
+                none.insert(Keys::new(Secrets::first(&secret)))
             }
         };
-        let key = keys.chain.open_key(self.mesh.cipher, direction(!live.ours));
+        let key = keys.secrets.open_key(self.mesh.cipher, live.ours);
         let receive = Arc::new(ReceiveEpoch::new(live.host, index, key));
         keys.receives.last().into_iter().for_each(|before| receive.follow(before));
         live.held.add_index(index);
@@ -111,7 +85,7 @@ impl Engine {
     pub(super) fn install_send(&self, state: &mut State, id: ConnectionId, index: u32, path: Path) -> bool {
         let Some(live) = state.live.get_mut(&id).filter(|l| !l.closed) else { return false };
         let Some(keys) = &mut live.keys else { return false };
-        let key = keys.chain.seal_key(self.mesh.cipher, direction(live.ours));
+        let key = keys.secrets.seal_key(self.mesh.cipher, live.ours);
         let send = match &keys.send {
             None => SendEpoch::new(live.host, index, key, Some(unprobed(path))),
             Some(before) => {
@@ -133,18 +107,17 @@ impl Engine {
 
     pub(super) fn offer_keys(&self, state: &mut State, id: ConnectionId, epoch: u32, index: u32) {
         let Some(Live { keys: Some(keys), connection, .. }) = state.live.get_mut(&id) else { return };
-        match keys.refresh() {
-            Ok(private) => keys.private = Some(private),
-            Err(Unspecified) => return close(connection, Why::Garbled),
+        if keys.secrets.offer().is_err() {
+            return close(connection, Why::Garbled);
         }
-        let share = Share { epoch, index, public: keys.public };
+        let share = Share { epoch, index, public: keys.secrets.public() };
         self.tell(state, id, Message::Rekey(Rekey::Offer(share)));
     }
 
     pub(super) fn next_chain(&self, state: &mut State, id: ConnectionId, theirs: &[u8; 32]) {
         let Some(live) = state.live.get_mut(&id) else { return };
         let Some(keys) = &mut live.keys else { return };
-        if keys.advance(theirs).is_err() {
+        if keys.secrets.advance(theirs).is_err() {
             // A point of small order, which no honest host has (RFC 7748 6.1). Nothing further is made of the old chain.
             self.drops.count(DropReason::RekeyOutOfTurn);
             live.closed = true;
@@ -154,15 +127,15 @@ impl Engine {
 
     pub(super) fn answer_keys(&self, state: &State, id: ConnectionId, epoch: u32, index: u32) {
         if let Some(Live { keys: Some(keys), closed: false, .. }) = state.live.get(&id) {
-            let share = Share { epoch, index, public: keys.public };
+            let share = Share { epoch, index, public: keys.secrets.public() };
             self.tell(state, id, Message::Rekey(Rekey::Answer(share)));
         }
     }
 
     /// Says this on the control stream. The session layer has so little to say at a time that there is always room.
     pub(super) fn tell(&self, state: &State, id: ConnectionId, what: Message) {
-        if let Some(Live { tell: Some(tell), .. }) = state.live.get(&id)
-            && let Err(refused) = tell.try_send(what)
+        if let Some(live) = state.live.get(&id)
+            && let Err(refused) = live.tell.try_send(what)
         {
             tracing::debug!(?id, ?refused, "a closing connection is not told");
         }
@@ -242,8 +215,4 @@ pub(super) fn route_takes(path: Path) -> Option<u16> {
         sys::option(socket.as_fd(), level, name)
     });
     asked.ok().and_then(|mtu| u16::try_from(mtu).ok())?.checked_sub(headers)
-}
-
-fn direction(from_dialler: bool) -> Direction {
-    if from_dialler { Direction::FromDialler } else { Direction::FromListener }
 }

@@ -6,18 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use weft_api::fact::{FactVersion, Item};
 use weft_api::id::{HostId, HostKey};
 use weft_api::roster::RosterRecord;
 use weft_api::sign::Signed;
 use weft_api::succession::Succession;
 use weft_router::drop::DropCounters;
-use weft_router::mesh::{Action, Changed, Event, Mesh, Said, Start, ToStore, routes};
+use weft_router::mesh::{Action, Changed, Event, Mesh, Proof, Said, Start, ToStore, routes};
 use weft_router::session::message::Message;
 use weft_router::session::{ConnectionId, Path};
 use weft_router::switch::ties::Probe;
 
-use super::{MeshView, StartError};
+use super::{HostFacts, MeshView, StartError};
 
 /// Shared by keeper, engine and the writers of control streams. Its lock is never held across an await.
 pub(super) struct Store {
@@ -44,6 +43,8 @@ struct Inner {
 pub(super) struct Orders {
     /// Who is a member.
     pub members: bool,
+    /// Who has proven that it is no member.
+    pub refused: BTreeSet<HostId>,
     /// Whose addresses have changed.
     pub moved: BTreeSet<HostId>,
     /// With whom to keep sessions.
@@ -107,6 +108,16 @@ impl Store {
         self.lock().mesh.roster().member(key.id()).filter(|r| r.key == key).cloned()
     }
 
+    /// Whether the id of this key is known as another key's.
+    pub(super) fn is_anothers_id(&self, key: HostKey) -> bool {
+        self.lock().mesh.roster().get(key.id()).is_some_and(|r| r.key != key)
+    }
+
+    /// What proves this host a member to one that has not heard of it.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        self.lock().mesh.proof()
+    }
+
     /// A member's name.
     pub(super) fn name(&self, host: HostId) -> Option<String> {
         self.lock().mesh.roster().member(host).map(|r| r.name.clone())
@@ -115,10 +126,8 @@ impl Store {
     /// What proves this host a member: the successions of the mesh key, and its own record under the last. `None` while that
     /// record has not come.
     pub(super) fn introduction(&self) -> Option<(Vec<Signed<Succession>>, Signed<RosterRecord>)> {
-        let inner = self.lock();
-        let roster = inner.mesh.roster();
-        let own = roster.held(self.me).filter(|h| h.record.under.key == roster.chain().number())?;
-        Some((roster.successions().iter().map(|h| h.signed.clone()).collect(), own.signed.clone()))
+        let Proof { successions, record } = self.proof()?;
+        Some((successions, record))
     }
 
     /// Where a host may be reached, the likeliest first.
@@ -161,6 +170,7 @@ impl Store {
                         writer.notify_one();
                     }
                 }
+                Action::Refuse(host) => told |= inner.orders.refused.insert(host),
                 Action::Addresses(host) => told |= inner.orders.moved.insert(host),
                 Action::Changed(changed) => {
                     inner.orders.members |= changed.roster;
@@ -213,29 +223,30 @@ impl Store {
 }
 
 impl MeshView {
-    /// The view after a change; what has not changed is shared with this one, or copied.
+    /// The view after a change; what has not changed is shared with this one.
     fn next(&self, me: HostId, mesh: &Mesh, changed: Changed) -> Self {
         let mut next = self.clone();
         if changed.roster {
-            next.roster = mesh.roster().records().map(|(host, held)| (host, held.record.clone())).collect();
+            let records = mesh.roster().records().map(|(host, held)| (host, held.record.clone()));
+            next.roster = Arc::new(records.collect());
             next.signer = Some(mesh.roster().chain().current());
             next.rotations = mesh.roster().chain().number();
             next.rivals = mesh.rivals().map(|rival| (rival.number, rival.key)).collect();
         }
         if changed.facts {
-            let known =
-                |host, said: &Said| self.facts.get(&host).filter(|f| f.0 == said.head.version).cloned();
+            let shown =
+                |said: &Said| HostFacts { version: said.head.version, items: said.record.items.clone() };
             let facts = mesh.facts().records();
-            next.facts =
-                facts.map(|(host, said)| (host, known(host, said).unwrap_or_else(|| shown(said)))).collect();
+            next.facts = Arc::new(facts.map(|(host, said)| (host, shown(said))).collect());
         }
         if changed.decisions {
             let decisions = mesh.decisions().records();
-            next.decisions = decisions.map(|held| (held.record.key.clone(), held.record.clone())).collect();
+            let decisions = decisions.map(|held| (held.record.key.clone(), held.record.clone()));
+            next.decisions = Arc::new(decisions.collect());
         }
         if changed.reachable {
-            next.reachable = mesh.ways().keys().copied().chain([me]).collect();
-            next.through = routes(mesh.ways());
+            next.reachable = Arc::new(mesh.ways().keys().copied().chain([me]).collect());
+            next.through = Arc::new(routes(mesh.ways()));
         }
         next
     }
@@ -252,11 +263,4 @@ fn tell_of_keys(before: &MeshView, now: &MeshView) {
         let key = key.fingerprint();
         tracing::warn!(number, %key, "another successor of the mesh key was refused: somebody has used an old mesh key");
     }
-}
-
-/// What the agent is shown of a host's facts; its links are the mesh's own affair.
-fn shown(said: &Said) -> Arc<(FactVersion, Vec<Item>)> {
-    let items = said.record.items.decoded();
-    let items = items.filter(|item| !matches!(item, Item::Neighbour { .. } | Item::Seen(_)));
-    Arc::new((said.head.version, items.collect()))
 }

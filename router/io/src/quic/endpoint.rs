@@ -28,7 +28,7 @@ const MAX_OF_PREFIX: usize = 40;
 /// Bytes that wait for one handshake that is not accepted yet.
 const INCOMING_BUFFER: u64 = 16 << 10;
 /// An incoming handshake must be finished in this time.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Streams of one peer that may be open: its control stream and one to spare; API streams.
 const MAX_UNI_STREAMS: u32 = 2;
@@ -40,7 +40,7 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// TLS or quinn refused its settings.
 #[derive(Debug, Error)]
-pub(crate) enum SettingsError {
+pub enum SettingsError {
     /// TLS.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -57,6 +57,15 @@ pub(crate) enum SettingsError {
 
 /// An endpoint over the virtual socket, which listens too.
 pub(crate) fn listen(key: &SigningKey, socket: Arc<VirtualSocket>) -> Result<Endpoint, SettingsError> {
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Ok(Endpoint::new_with_abstract_socket(endpoint_config()?, Some(server(key)?), socket, runtime)?)
+}
+
+/// How to listen.
+///
+/// # Errors
+/// TLS or quinn refuses the settings.
+pub fn server(key: &SigningKey) -> Result<ServerConfig, SettingsError> {
     let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls::server(key)?)?));
     server
         .transport_config(transport())
@@ -67,8 +76,7 @@ pub(crate) fn listen(key: &SigningKey, socket: Arc<VirtualSocket>) -> Result<End
     let mut tokens = quinn::ValidationTokenConfig::default();
     tokens.sent(0);
     server.validation_token_config(tokens);
-    let runtime = Arc::new(quinn::TokioRuntime);
-    Ok(Endpoint::new_with_abstract_socket(endpoint_config()?, Some(server), socket, runtime)?)
+    Ok(server)
 }
 
 /// An endpoint on a socket of its own that only dials.
@@ -83,13 +91,20 @@ pub(crate) fn dial_over(socket: Arc<dyn quinn::AsyncUdpSocket>) -> Result<Endpoi
 }
 
 /// How to dial.
-pub(crate) fn client(key: &SigningKey, alpn: &[u8]) -> Result<ClientConfig, SettingsError> {
+///
+/// # Errors
+/// TLS or quinn refuses the settings.
+pub fn client(key: &SigningKey, alpn: &[u8]) -> Result<ClientConfig, SettingsError> {
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls::client(key, alpn)?)?));
     config.transport_config(transport());
     Ok(config)
 }
 
-fn endpoint_config() -> Result<EndpointConfig, SettingsError> {
+/// What is the same for whoever listens or dials.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub fn endpoint_config() -> Result<EndpointConfig, SettingsError> {
     let mut reset_key = [0; 64];
     aws_lc_rs::rand::fill(&mut reset_key).map_err(|_| SettingsError::Random)?;
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
@@ -117,7 +132,7 @@ fn transport() -> Arc<TransportConfig> {
 
 /// Who is in a handshake with us and has not proven anything yet.
 #[derive(Debug, Default)]
-pub(crate) struct Strangers(Mutex<HashMap<Source, usize>>);
+pub struct Strangers(Mutex<HashMap<Source, usize>>);
 
 /// Where handshakes come from, as far as they are counted together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -129,7 +144,7 @@ enum Source {
 
 /// What becomes of an incoming handshake.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Go on; the place is free again when this is dropped.
     Accept(Place),
     /// Prove the address first.
@@ -140,14 +155,14 @@ pub(crate) enum Verdict {
 
 /// One unfinished handshake.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     strangers: Arc<Strangers>,
     source: Source,
 }
 
 impl Strangers {
     /// Judges an incoming handshake.
-    pub(crate) fn judge(self: &Arc<Self>, from: Remote, proven: bool) -> Verdict {
+    pub fn judge(self: &Arc<Self>, from: Remote, proven: bool) -> Verdict {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let source = Source::of(from);
         let all: usize = places.values().sum();

@@ -6,7 +6,7 @@ use weft_router::drop::DropReason;
 use weft_router::session::message::{LENGTH_LEN, Message};
 
 /// First byte of a unidirectional stream: messages of the session.
-pub(crate) const STREAM_CONTROL: u8 = 1;
+pub const STREAM_CONTROL: u8 = 1;
 /// First byte of a bidirectional stream: HTTP/1.1 follows.
 pub(crate) const STREAM_API: u8 = 2;
 

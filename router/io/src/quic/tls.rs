@@ -1,6 +1,7 @@
 //! TLS 1.3 with raw Ed25519 keys on both ends (RFC 7250): no certificates, no tickets, no resumption, no early data. The
 //! handshake proves a key; whether the key is a member's is asked of the roster afterwards.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,11 +20,11 @@ use weft_api::sign::SigningKey;
 use zeroize::Zeroizing;
 
 /// Between members.
-pub(crate) const ALPN_MEMBER: &[u8] = b"weft/1";
+pub const ALPN_MEMBER: &[u8] = b"weft/1";
 /// Of a host that wants to be one.
-pub(crate) const ALPN_JOIN: &[u8] = b"weft-join/1";
+pub const ALPN_JOIN: &[u8] = b"weft-join/1";
 /// Every host is asked for by this name; the key says who it is.
-pub(crate) const SERVER_NAME: &str = "weft";
+pub const SERVER_NAME: &str = "weft";
 
 /// SubjectPublicKeyInfo of an Ed25519 key, up to the key (RFC 8410 4).
 const SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -32,7 +33,10 @@ const PKCS8_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// The end that is dialled: takes members and hosts that want to join.
-pub(crate) fn server(key: &SigningKey) -> Result<ServerConfig, Error> {
+///
+/// # Errors
+/// TLS refuses the key or the version.
+pub fn server(key: &SigningKey) -> Result<ServerConfig, Error> {
     let provider = provider();
     let verifier = Arc::new(AnyEd25519 { algorithms: provider.signature_verification_algorithms });
     let identity = identity(key, &provider)?;
@@ -48,7 +52,10 @@ pub(crate) fn server(key: &SigningKey) -> Result<ServerConfig, Error> {
 }
 
 /// The end that dials, for one of the two purposes.
-pub(crate) fn client(key: &SigningKey, alpn: &[u8]) -> Result<ClientConfig, Error> {
+///
+/// # Errors
+/// TLS refuses the key or the version.
+pub fn client(key: &SigningKey, alpn: &[u8]) -> Result<ClientConfig, Error> {
     let provider = provider();
     let verifier = Arc::new(AnyEd25519 { algorithms: provider.signature_verification_algorithms });
     let identity = identity(key, &provider)?;
@@ -65,8 +72,13 @@ pub(crate) fn client(key: &SigningKey, alpn: &[u8]) -> Result<ClientConfig, Erro
 
 /// The key that the other end of a connection has proven.
 pub(crate) fn peer_key(connection: &quinn::Connection) -> Option<HostKey> {
-    let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    host_key(identity.first()?)
+    proven_key(connection.peer_identity()?)
+}
+
+/// The key in what a crypto session says of the other end's identity.
+#[must_use]
+pub fn proven_key(identity: Box<dyn Any>) -> Option<HostKey> {
+    host_key(identity.downcast::<Vec<CertificateDer<'static>>>().ok()?.first()?)
 }
 
 /// The ALPN that both ends agreed on.

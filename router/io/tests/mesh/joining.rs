@@ -10,7 +10,7 @@ use weft_api::token::Token;
 use weft_router_io::join::{JoinError, join};
 use weft_router_io::node::{Node, NodeEvent, StartError};
 
-use super::lab::{Disk, Lab, SOON, address, all_up, key, mesh, mesh_key, roster, until, view};
+use super::lab::{Disk, Lab, SOON, address, all_up, id, key, mesh, mesh_key, roster, until, view};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starting_needs_a_free_port_and_membership() {
@@ -89,6 +89,22 @@ async fn a_host_joins_and_then_meets_everybody() {
     let took = until("met", SOON, || view(&newcomer).reachable.len() == 3).await;
     println!("a new member met everybody in {took:?}");
     serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_is_let_in_by_a_member_that_has_not_heard_of_it() {
+    let mut lab = Lab::new(&[1]);
+    let member = lab.start(1).await;
+    lab.members = vec![1, 4];
+    lab.addresses.insert(4, address(4));
+    lab.disks.insert(4, Disk::default());
+    let newcomer = lab.start(4).await;
+    let took = until("met", SOON, || view(&newcomer).reachable.len() == 2).await;
+    println!("let in after {took:?}");
+    until("known", SOON, || view(&member).roster.contains_key(&id(4))).await;
+    assert!(!member.node.drops().contains_key("not_a_member"), "{:?}", member.node.drops());
+    let kept = lab.disks[&1].0.lock().unwrap().contains_key(&format!("roster {}", id(4)));
+    assert!(kept, "and it lies on the disk");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,9 +35,14 @@ pub fn id(n: u8) -> HostId {
 }
 
 pub fn record(n: u8, serial: u64, standing: Standing) -> Signed<RosterRecord> {
+    record_by(&mesh_key(), n, serial, standing)
+}
+
+/// Signed by this mesh key.
+pub fn record_by(mesh_key: &SigningKey, n: u8, serial: u64, standing: Standing) -> Signed<RosterRecord> {
     let first = n == 1;
-    mesh_key().sign(&RosterRecord {
-        mesh: mesh().mesh,
+    mesh_key.sign(&RosterRecord {
+        mesh: MeshKey(mesh_key.public()).id(),
         key: HostKey(key(n).public()),
         name: format!("h{n}"),
         roles: Roles { founder: first, controller: first, signer: first },
@@ -158,6 +163,11 @@ impl Lab {
 
     pub async fn start(&mut self, n: u8) -> Host {
         let config = self.config(n);
+        self.start_as(n, config).await
+    }
+
+    /// With these settings in place of the lab's.
+    pub async fn start_as(&self, n: u8, config: NodeConfig) -> Host {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let starting = runtime.spawn(Node::start(config, Box::new(self.disks[&n].clone())));
         let (node, events) = starting.await.unwrap().unwrap();

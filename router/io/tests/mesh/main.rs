@@ -16,12 +16,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 use weft_api::decision::{Decision, DecisionBody, DecisionKey};
 use weft_api::fact::Item;
-use weft_api::id::HostKey;
+use weft_api::id::{HostKey, MeshKey};
 use weft_api::report::LinkState;
 use weft_api::roster::{Cipher, Standing};
 use weft_router_io::node::{Node, NodeEvent, Persist, StoredRecord};
 
-use lab::{Disk, Host, Lab, SOON, all_up, id, key, kill, mesh, record, until, view};
+use lab::{Disk, Host, Lab, SOON, all_up, id, key, kill, mesh, record, record_by, until, view};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_find_each_other_and_agree() {
@@ -47,8 +47,9 @@ async fn three_find_each_other_and_agree() {
         hosts.iter().all(|h| {
             let view = view(h);
             view.decisions.get(&DecisionKey::Controller) == Some(&decision)
-                && (1..4)
-                    .all(|n| view.facts.get(&id(n)).is_some_and(|f| f.1 == [Item::Version(format!("v{n}"))]))
+                && (1..4).all(|n| {
+                    view.facts.get(&id(n)).is_some_and(|f| f.items.contain(&Item::Version(format!("v{n}"))))
+                })
         })
     };
     let took = until("facts and decision everywhere", SOON, agree).await;
@@ -56,7 +57,7 @@ async fn three_find_each_other_and_agree() {
     assert_eq!(hosts[1].node.drops().get("decision_not_controllers"), Some(&1));
 
     hosts[2].node.publish(vec![Item::Version("new".into())]);
-    let heard = || view(&hosts[0]).facts[&id(3)].1 == [Item::Version("new".into())];
+    let heard = || view(&hosts[0]).facts[&id(3)].items.contain(&Item::Version("new".into()));
     until("a change spreads", SOON, heard).await;
     assert!(lab.disks[&1].0.lock().unwrap().contains_key(&format!("facts {}", id(3))), "stored");
 
@@ -139,8 +140,9 @@ async fn a_host_that_lost_its_disk_is_believed_again() {
     let mut hosts = lab.start_all().await;
     until("link up", SOON, || all_up(&hosts)).await;
     hosts[1].node.publish(vec![Item::Version("before".into())]);
-    let says =
-        |h: &Host, what: &str| view(h).facts.get(&id(2)).is_some_and(|f| f.1 == [Item::Version(what.into())]);
+    let says = |h: &Host, what: &str| {
+        view(h).facts.get(&id(2)).is_some_and(|f| f.items.contain(&Item::Version(what.into())))
+    };
     until("heard", SOON, || says(&hosts[0], "before")).await;
     kill(hosts.remove(1)).await;
     (lab.boots, lab.disks) = (0, [1, 2].map(|n| (n, Disk::default())).into());
@@ -208,11 +210,17 @@ async fn strangers_and_junk_change_nothing() {
     let mut lab = Lab::new(&[1, 2]);
     let hosts = lab.start_all().await;
     until("link up", SOON, || all_up(&hosts)).await;
-    // A host that believes itself a member, by a roster that another mesh key would have to sign.
+    // A host that believes itself a member, by a roster that another mesh key has signed.
     let mut stranger = Lab::new(&[1, 9]);
     stranger.addresses.insert(1, lab.addresses[&1]);
-    let stranger = stranger.start(9).await;
-    until("refused", SOON, || hosts[0].node.drops().contains_key("not_a_member")).await;
+    let (other, mut config) = (key(200), stranger.config(9));
+    config.mesh_key = MeshKey(other.public());
+    config.mesh.mesh = config.mesh_key.id();
+    config.stored.roster = [1, 9].map(|n| record_by(&other, n, 1, Standing::Member)).to_vec();
+    let stranger = stranger.start_as(9, config).await;
+    for reason in ["record_of_another_mesh", "not_a_member"] {
+        until(reason, SOON, || hosts[0].node.drops().contains_key(reason)).await;
+    }
 
     let junk = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut random = 1u64;

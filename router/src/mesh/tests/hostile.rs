@@ -1,13 +1,12 @@
 //! A neighbour whose key is good and whose words are not: each is refused by its name, and the mesh goes on.
 
-use std::sync::Arc;
-
 use weft_api::decision::{Decision, DecisionKey};
 use weft_api::fact::{FactRecord, FactVersion, Item, Items};
 use weft_api::id::{HostKey, MeshKey, NetworkId};
 use weft_api::roster::Standing;
 
 use super::super::*;
+use super::start;
 use super::world::{MS, id, key, member, mesh_key};
 
 /// The victim is host 0, the attacker host 1; host 2 is a third member.
@@ -20,19 +19,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let start = Start {
-            key: key(0),
-            mesh_key: MeshKey(mesh_key().public()),
-            boot: 1,
-            successions: Vec::new(),
-            roster: (0..3).map(|n| member(n, 1, Standing::Member)).collect(),
-            facts: Vec::new(),
-            decisions: Vec::new(),
-            hints: Vec::new(),
-            limits: Limits::default(),
-            seed: 1,
-            notary: Arc::new(Signatures),
-        };
+        let start = start((0..3).map(|n| member(n, 1, Standing::Member)).collect());
         let mesh = Mesh::new(start).0;
         let mut stage = Self { mesh, now: Duration::ZERO, counts: BTreeMap::new(), sent: Vec::new() };
         for n in [1, 2] {
@@ -161,6 +148,29 @@ fn floods_are_bounded_and_end_nothing() {
     let Gossip::Push(records) = facts(2, 2, 1, version(1)) else { unreachable!() };
     stage.event(Event::Heard(id(2), &Gossip::Push(records)));
     assert!(stage.mesh.facts().get(id(2)).is_some());
+}
+
+#[test]
+fn what_is_asked_for_again_and_again_is_sent_no_faster_than_the_bound() {
+    let mut stage = Stage::new();
+    let long: Vec<Item> = (0..200).map(|n| Item::Version(format!("{n:0>1000}"))).collect();
+    stage.event(Event::Say(&long));
+    stage.now += 1000 * MS;
+    stage.event(Event::Tick);
+    stage.sent.clear();
+    let ask = Ask { key: RecordKey::Facts(id(0)), have: None };
+    let mut sent = Vec::new();
+    for n in 0..500 {
+        stage.now += 10 * MS;
+        if n % 3 == 0 {
+            stage.hear(Gossip::Ask { graft: false, asks: vec![ask.clone()] });
+        }
+        stage.event(Event::Tick);
+        sent.push(stage.sent.drain(..).map(|(_, gossip)| gossip.size()).sum::<usize>());
+    }
+    let most = sent.windows(100).map(|second| second.iter().sum::<usize>()).max().unwrap();
+    println!("{most} bytes in a second");
+    assert!((400_000..1_000_000).contains(&most), "{most}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use weft_api::roster::{RosterRecord, Standing, Under};
 use weft_api::sign::SigningKey;
 
 use super::super::*;
+use super::start;
 use super::world::{World, id, key, member, mesh_key};
 
 const SEC: Duration = Duration::from_secs(1);
@@ -149,19 +150,7 @@ fn begin(disk: &BTreeMap<RecordKey, AnyRecord>, members: impl IntoIterator<Item 
             _ => {}
         }
     }
-    let start = Start {
-        key: key(0),
-        mesh_key: MeshKey(mesh_key().public()),
-        boot: 1,
-        successions,
-        roster,
-        facts: Vec::new(),
-        decisions: Vec::new(),
-        hints: Vec::new(),
-        limits: Limits::default(),
-        seed: 1,
-        notary: Arc::new(Signatures),
-    };
+    let start = Start { successions, ..start(roster) };
     let (mesh, refused) = Mesh::new(start);
     assert_eq!(refused, [], "what was stored is believed again");
     mesh
@@ -232,6 +221,7 @@ fn who_has_an_old_key_deceives_nobody_who_knows_the_successor() {
     for standing in [Standing::Member, Standing::Removed] {
         let record = RosterRecord { serial: 999, ..under(2, 0, false, standing).peek().unwrap() };
         desk.counted(&one(|r| r.roster.push(mesh_key().sign(&record))), DropReason::RecordOfOldKey);
+        desk.counted(&one(|r| r.roster.push(key(1).sign(&record))), DropReason::RecordForged);
         let claims = RosterRecord { under: Under { key: 1, carried: true }, ..record };
         desk.counted(&one(|r| r.roster.push(mesh_key().sign(&claims))), DropReason::RecordForged);
     }

@@ -302,7 +302,7 @@ impl World {
             }
             Action::Routes(routes) => self.hosts[n].routes = routes,
             Action::Count(reason, count) => *self.hosts[n].counts.entry(reason).or_default() += count,
-            Action::Addresses(_) | Action::Changed(_) => {}
+            Action::Addresses(_) | Action::Refuse(_) | Action::Changed(_) => {}
         }
     }
 

@@ -131,7 +131,9 @@ impl World {
         }
         let (connection, first) = (opening.connection, !std::mem::replace(&mut opening.heard, true));
         let moved = match remote {
-            Remote::Udp(address) => host.newest_from.insert(index, address) != Some(address),
+            Remote::Udp(address) if body.is_none() => {
+                host.newest_from.insert(index, address) != Some(address)
+            }
             _ => false,
         };
         if first {

@@ -15,7 +15,7 @@ fn what_nothing_needs_ends_and_a_frame_begins_it_again() {
         world.event(n, Event::Keep(&kept));
     }
     world.event(0, Event::Keep(&BTreeSet::from([id(2)])));
-    world.run(IDLE_AFTER - 1000 * MS);
+    world.run(LINGER - 1000 * MS);
     assert!(world.hosts[0].up.contains(&id(1)), "for a while after the last need");
     world.run(2000 * MS);
     assert!(!world.hosts[0].up.contains(&id(1)) && !world.hosts[1].up.contains(&id(0)));
@@ -27,6 +27,26 @@ fn what_nothing_needs_ends_and_a_frame_begins_it_again() {
     world.run(100 * MS);
     assert!(world.hosts[0].up.contains(&id(1)) && world.hosts[1].up.contains(&id(0)));
     assert!(!world.hosts[1].up.contains(&id(2)));
+}
+
+#[test]
+fn who_only_listens_leaves_the_end_to_who_began_it() {
+    for sender in 0..2 {
+        let mut world = World::new(2, 0, 3);
+        (0..2).for_each(|n| world.event(n, Event::Keep(&BTreeSet::new())));
+        world.start_all();
+        world.event(sender, Event::Wanted(id(1 - sender)));
+        world.run(500 * MS);
+        let wires = world.wires.len();
+        for _ in 0..100 {
+            world.event(sender, Event::Wanted(id(1 - sender)));
+            world.run(2500 * MS);
+            assert!(world.hosts[sender].up.contains(&id(1 - sender)));
+        }
+        assert_eq!(world.wires.len(), wires, "no handshake in four minutes of frames one way");
+        world.run(IDLE_AFTER + 1000 * MS);
+        assert!(world.hosts.iter().all(|h| h.up.is_empty()), "over at both ends");
+    }
 }
 
 /// Hosts 0 and 2 are linked with 1, and nobody needs a session between them.

@@ -128,6 +128,26 @@ fn one_open_direction_is_enough() {
     }
 }
 
+/// Whichever end can open the stream: it is the other that may have to choose it.
+#[test]
+fn one_open_direction_is_enough_when_a_relay_was_first() {
+    for hidden in [0, 1] {
+        for seed in 0..20 {
+            let mut world = World::new(3, 0, seed);
+            world.hide(hidden);
+            world.start_all();
+            world.run(6000 * MS);
+            world.assert_by(by_udp);
+            world.no_udp.insert((0, 1));
+            world.run(5000 * MS);
+            world.assert_by(by_tcp);
+            world.assert_settled();
+            world.run(60_000 * MS);
+            world.assert_by(by_tcp);
+        }
+    }
+}
+
 #[test]
 fn the_death_of_a_stream_ends_no_session() {
     let mut world = World::new(2, 0, 3);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use weft_api::id::HostId;
 
 use super::super::{Path, Remote};
-use super::world::{Arrival, MS, World, id};
+use super::world::{Arrival, MS, World, id, second};
 
 /// A NAT forgets a peer that nothing was sent to for so long.
 const NAT_FORGETS: Duration = Duration::from_secs(30);
@@ -67,12 +67,16 @@ impl World {
     }
 
     fn send(&mut self, from: usize, address: SocketAddr, arrival: Arrival) {
-        let source = self.seen(from);
+        let source = if address.is_ipv6() { second(from) } else { self.seen(from) };
         let now = self.now;
         if let Some(nat) = &mut self.nats[from] {
             nat.open.insert(address, now);
         }
-        let Some(to) = (0..self.hosts.len()).find(|n| self.seen(*n) == address) else { return };
+        let Some(to) = (0..self.hosts.len())
+            .find(|n| self.seen(*n) == address || (self.dual_stack && second(*n) == address))
+        else {
+            return;
+        };
         let lets_in = self.nats[to]
             .as_ref()
             .is_none_or(|nat| nat.open.get(&source).is_some_and(|at| now - *at < NAT_FORGETS));
@@ -80,7 +84,10 @@ impl World {
         let no_udp = self.cut.contains(&pair) || self.no_udp.contains(&pair);
         let cut = no_udp || self.blocked.contains(&(from, to));
         if lets_in && !cut && !self.chance(self.loss_between(from, to)) {
-            let delay = if self.chance(10) { 9 * MS } else { 2 * MS };
+            let mut delay = if self.chance(10) { 9 * MS } else { 2 * MS };
+            if self.busy > Duration::ZERO && self.chance(30) {
+                delay += self.busy.mul_f64((self.random >> 33) as f64 / f64::from(1u32 << 31));
+            }
             self.later(delay, to, Remote::Udp(source), arrival);
         }
     }
@@ -95,8 +102,8 @@ impl World {
 
     /// Inside an envelope of the session with a neighbour.
     fn hand_over(&mut self, n: usize, to: HostId, relayed: Relayed) {
-        if let Some(Remote::Udp(address)) = self.remote(n, to) {
-            self.send(n, address, Arrival::Relayed(Box::new(relayed)));
+        if let Some(remote @ (Remote::Udp(_) | Remote::Tcp(_))) = self.remote(n, to) {
+            self.datagram(n, remote, Arrival::Relayed(Box::new(relayed)));
         }
     }
 
@@ -110,9 +117,9 @@ impl World {
         relayed.limit -= 1;
         self.relayed += 1;
         let next = match self.remote(n, relayed.target).map(Remote::path) {
-            Some(Path::Udp(_)) => relayed.target,
+            Some(Path::Udp(_) | Path::Tcp(_)) => relayed.target,
             Some(Path::Relay(hop)) => hop,
-            Some(Path::Tcp(_)) | None => return,
+            None => return,
         };
         if relayed.limit > 0 && next != id(by) {
             self.hand_over(n, next, relayed);

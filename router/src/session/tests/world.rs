@@ -37,6 +37,7 @@ pub(super) struct Host {
     pub up: BTreeSet<HostId>,
     pub counts: Vec<DropReason>,
     pub unreached: Vec<HostId>,
+    pub probes: usize,
     pub dials: usize,
     /// What it was told since the greeting of where it is seen.
     pub seen: Vec<SocketAddr>,
@@ -121,12 +122,20 @@ pub(super) struct World {
     pub met: HashSet<(usize, u64, ConnectionId)>,
     pub sequence: u64,
     pub loss: u8,
+    /// Hosts take so long to answer, at times.
+    pub busy: Duration,
+    /// Hosts have an IPv6 address too.
+    pub dual_stack: bool,
     /// A link that loses more than the others, in percent.
     pub lossy: Option<(usize, usize, u8)>,
     pub random: u64,
     pub cut: BTreeSet<(usize, usize)>,
     /// Nothing passes from the one to the other.
     pub blocked: BTreeSet<(usize, usize)>,
+    /// That a connection is closed is never heard.
+    pub wordless: bool,
+    /// Nor any notice.
+    pub noticeless: bool,
     pub addresses: Vec<SocketAddr>,
     pub nats: Vec<Option<Nat>>,
     pub frames_every: Duration,
@@ -142,6 +151,11 @@ pub(super) struct World {
 
 pub(super) fn id(n: usize) -> HostId {
     HostId([n as u8 + 1; 8])
+}
+
+/// The other address of a host with two.
+pub(super) fn second(n: usize) -> SocketAddr {
+    ([0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16 + 1], 6783).into()
 }
 
 pub(super) fn path(n: usize) -> Path {
@@ -161,10 +175,14 @@ impl World {
             met: HashSet::new(),
             sequence: 0,
             loss,
+            busy: Duration::ZERO,
+            dual_stack: false,
             lossy: None,
             random: seed,
             cut: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            wordless: false,
+            noticeless: false,
             addresses: (0..n).map(|n| ([192, 0, 2, n as u8 + 1], 6783).into()).collect(),
             nats: (0..n).map(|_| None).collect(),
             frames_every: 20 * MS,
@@ -199,6 +217,7 @@ impl World {
             up: BTreeSet::new(),
             counts: Vec::new(),
             unreached: Vec::new(),
+            probes: 0,
             dials: 0,
             seen: Vec::new(),
             wakes: None,
@@ -211,7 +230,9 @@ impl World {
         let members: BTreeSet<HostId> = (0..all).map(id).collect();
         self.event(n, Event::Members(&members));
         for other in (0..all).filter(|o| *o != n) {
-            self.event(n, Event::Addresses(id(other), &[Path::Udp(self.seen(other))]));
+            let second = self.dual_stack.then_some(Path::Udp(second(other)));
+            let all: Vec<Path> = [Path::Udp(self.seen(other))].into_iter().chain(second).collect();
+            self.event(n, Event::Addresses(id(other), &all));
         }
     }
 
@@ -288,7 +309,9 @@ impl World {
             Action::Close(id, why) => {
                 if let Some(wire) = self.wire(n, id).filter(|w| self.wires[*w].open) {
                     self.wires[wire].open = false;
-                    self.stream(wire, n, Message::Closed(why));
+                    if !self.wordless {
+                        self.stream(wire, n, Message::Closed(why));
+                    }
                 }
             }
             Action::Greet(id, hello) => {
@@ -318,10 +341,12 @@ impl World {
             }
             Action::SetSize(..) => {}
             Action::Probe(id, path, body, _) | Action::ProbeSize(id, path, body, _) => {
+                host.probes += 1;
                 let wire = self.wire(n, id).unwrap();
                 let peer = self.wires[wire].ends.iter().find(|(h, _)| *h != n).unwrap().0;
                 self.seal(n, id, path.to(self::id(peer)), Some(body.to_vec()));
             }
+            Action::Notice(..) if self.noticeless => {}
             Action::Notice(remote, index) => self.datagram(n, remote, Arrival::Notice { index }),
             Action::LinkUp(peer) => assert!(host.up.insert(peer)),
             Action::LinkDown(peer) => assert!(host.up.remove(&peer)),

@@ -16,6 +16,7 @@ use session::{Attack, Session};
 const USAGE: &str = "usage: member STATE_DIR VICTIM:PORT, then on standard input
   fresh               a new session
   seal COUNT HEX      so many envelopes with these chunks
+  relay COUNT HEX     so many relayed envelopes: the first 33 bytes are the head, the rest comes behind it
   counter N HEX       one under this counter
   control HEX         these bytes on the control stream
   stream HEX          a stream of both directions that begins with these bytes
@@ -72,6 +73,12 @@ async fn order(attack: &Attack, session: &mut Option<Session>, words: &[&str]) -
                 }
             }
             Ok(format!("{count} envelopes"))
+        }
+        ["relay", count, hex] => {
+            let (count, bytes): (usize, _) = (count.parse()?, bytes(hex)?);
+            let (head, behind) = bytes.split_first_chunk().ok_or("no whole head")?;
+            (0..count).for_each(|_| session.wire.relay(head, behind));
+            Ok(format!("{count} relayed envelopes"))
         }
         ["counter", counter, hex] => {
             session.wire.seal_as(counter.parse()?, &bytes(hex)?);

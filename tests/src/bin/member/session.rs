@@ -11,7 +11,7 @@ use weft_api::id::{BootId, HostKey};
 use weft_api::roster::MeshRecord;
 use weft_api::sign::SigningKey;
 use weft_router::seal::{Chain, Direction};
-use weft_router::session::message::{LENGTH_LEN, MAX_HELLO_LEN, Message};
+use weft_router::session::message::{LENGTH_LEN, MAX_PROOF_LEN, Message};
 use weft_router::session::{Hello, Why};
 
 use crate::Failure;
@@ -118,14 +118,17 @@ impl Session {
 }
 
 async fn hello_of(stream: &mut RecvStream) -> Result<Hello, Failure> {
-    let mut head = [0; 1 + LENGTH_LEN];
-    stream.read_exact(&mut head).await?;
-    let [_, length @ ..] = head;
-    let length = Message::length(length, MAX_HELLO_LEN).map_err(|r| r.meaning())?;
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await?;
-    match Message::decode(&bytes).map_err(|r| r.meaning())? {
-        Message::Hello(hello) => Ok(hello),
-        _ => Err("the victim does not greet".into()),
+    stream.read_exact(&mut [0]).await?;
+    loop {
+        let mut length = [0; LENGTH_LEN];
+        stream.read_exact(&mut length).await?;
+        let length = Message::length(length, MAX_PROOF_LEN).map_err(|r| r.meaning())?;
+        let mut bytes = vec![0; length];
+        stream.read_exact(&mut bytes).await?;
+        match Message::decode(&bytes).map_err(|r| r.meaning())? {
+            Message::Proof(_) => {}
+            Message::Hello(hello) => return Ok(hello),
+            _ => return Err("the victim does not greet".into()),
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use weft_router::chunk::{Chunk, ChunkKind, Chunks, probe_head, quic_head};
 use weft_router::envelope::{HEADER_LEN, Header, Shape, TAG_LEN};
+use weft_router::relay::{RELAY_FRONT, RELAY_HEAD_LEN};
 use weft_router::seal::{OpenKey, SealKey};
 use weft_router::session::probe::Probe;
 
@@ -70,7 +71,7 @@ impl Wire {
     /// From now on everything is sealed. Asks the victim for an echo, which confirms the session.
     pub fn set_keys(&self, keys: Keys) {
         self.keys.get_or_init(|| keys);
-        self.probe(Probe::Question { own: 1 }, false);
+        self.probe(Probe::Question { own: 1, used: true }, false);
     }
 
     /// Whether the victim has sealed something for us.
@@ -90,6 +91,17 @@ impl Wire {
     pub fn seal_as(&self, counter: u64, chunks: &[u8]) {
         if let Some(keys) = self.keys.get() {
             self.raw(&keys.sealed(counter, chunks));
+        }
+    }
+
+    /// Seals these bytes as the head of a relayed envelope and sends it with what comes behind them.
+    pub fn relay(&self, head: &[u8; RELAY_HEAD_LEN], behind: &[u8]) {
+        if let Some(keys) = self.keys.get() {
+            let counter = keys.counter.fetch_add(1, Ordering::Relaxed);
+            let mut front = [0; RELAY_FRONT];
+            front[HEADER_LEN..HEADER_LEN + RELAY_HEAD_LEN].copy_from_slice(head);
+            keys.seal.seal_head(Header { lane: 0, index: keys.theirs, counter }, &mut front);
+            self.raw(&[&front[..], behind].concat());
         }
     }
 
@@ -135,7 +147,7 @@ impl Wire {
                 ChunkKind::Quic => drop(self.inner.send(&chunks[body])),
                 ChunkKind::Probe | ChunkKind::Answer => {
                     let reply = match Probe::read(&chunks[body]) {
-                        Ok(Probe::Question { own: answered }) => Probe::Answer { answered, own: 1 },
+                        Ok(Probe::Question { own: answered, .. }) => Probe::Answer { answered, own: 1 },
                         Ok(Probe::Answer { own: answered, .. }) => Probe::Close { answered },
                         Ok(Probe::Close { .. }) | Err(_) => continue,
                     };

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cable::{End, VNET, is_superframe};
 
-const USAGE: &str = "usage: onpath PEER_PORT VICTIM_PORT UDP_PORT, then on standard input
+const USAGE: &str = "usage: onpath PEER_PORT VICTIM_PORT UDP_PORT [relayed], then on standard input
   replay COUNT           so many envelopes come twice
   flip BIT COUNT         a bit of the datagram is another; negative: counted from its end
   cut BYTES COUNT        no more than so many bytes come; negative: so many less
+  grow BYTES COUNT       so many bytes more come
   elsewhere COUNT        come from another address, not from the peer's
   again-elsewhere COUNT  come, and come once more from another address
   late AFTER COUNT       come once more after AFTER others
@@ -28,6 +29,7 @@ const UDP: usize = IP + 20;
 const PAYLOAD: usize = UDP + 8;
 const KIND_ENVELOPE: u8 = 0x10;
 const KIND_NOTICE: u8 = 0x11;
+const KIND_RELAYED: u8 = 0x12;
 
 /// What is done to an envelope.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,7 @@ enum Deed {
     Replay,
     Flip(i64),
     Cut(i64),
+    Grow(usize),
     Elsewhere,
     AgainElsewhere,
     Late(usize),
@@ -54,6 +57,8 @@ struct Cable {
     peer: End,
     victim: End,
     port: u16,
+    /// First byte of what something is done to.
+    kind: u8,
     order: Mutex<Option<Order>>,
     elsewhere: UdpSocket,
 }
@@ -70,11 +75,16 @@ fn main() -> ExitCode {
 
 fn obey() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [peer, victim, port] = args.as_slice() else { return Err(USAGE.into()) };
+    let (peer, victim, port, kind) = match args.as_slice() {
+        [peer, victim, port] => (peer, victim, port, KIND_ENVELOPE),
+        [peer, victim, port, kind] if kind == "relayed" => (peer, victim, port, KIND_RELAYED),
+        _ => return Err(USAGE.into()),
+    };
     let cable = Arc::new(Cable {
         peer: End::open(peer)?,
         victim: End::open(victim)?,
         port: port.parse()?,
+        kind,
         order: Mutex::default(),
         elsewhere: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?,
     });
@@ -108,6 +118,7 @@ impl Cable {
             ["replay", count] => (Deed::Replay, count),
             ["flip", bit, count] => (Deed::Flip(bit.parse()?), count),
             ["cut", bytes, count] => (Deed::Cut(bytes.parse()?), count),
+            ["grow", bytes, count] => (Deed::Grow(bytes.parse()?), count),
             ["elsewhere", count] => (Deed::Elsewhere, count),
             ["again-elsewhere", count] => (Deed::AgainElsewhere, count),
             ["late", after, count] => (Deed::Late(after.parse()?), count),
@@ -122,7 +133,7 @@ impl Cable {
     /// What reaches the victim in the place of this frame.
     fn towards_victim(&self, frame: Vec<u8>) -> Vec<Vec<u8>> {
         let mut order = self.lock();
-        if is_superframe(&frame) || self.payload(&frame).is_none_or(|p| p.first() != Some(&KIND_ENVELOPE)) {
+        if is_superframe(&frame) || self.payload(&frame).is_none_or(|p| p.first() != Some(&self.kind)) {
             return vec![frame];
         }
         let Some(current) = order.as_mut() else { return vec![frame] };
@@ -162,6 +173,7 @@ impl Cable {
                 let len = usize::try_from(len).unwrap_or_default().min(datagram.len());
                 vec![with_payload(&frame, &datagram[..len])]
             }
+            Deed::Grow(bytes) => vec![with_payload(&frame, &[&datagram[..], &vec![0xa5; bytes]].concat())],
             Deed::Elsewhere => {
                 self.send_elsewhere(&frame, &datagram);
                 Vec::new()
