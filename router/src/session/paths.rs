@@ -353,7 +353,7 @@ impl Paths {
         }
         known.rounds = known.rounds.saturating_add(1);
         if known.rounds == PROOFS && now >= known.grudge {
-            known.echo.forget_losses(); // It was gone, and is back.
+            known.echo.renew(PROOFS as usize); // It was gone, and is back.
         }
         (known.round, known.since, known.unanswered) = (Some(now), now, 0);
         if Some(known.path) == self.used {

@@ -125,9 +125,10 @@ impl Echo {
         true
     }
 
-    /// It is alive again: what was lost before does not count.
-    pub fn forget_losses(&mut self) {
-        self.lost = 0;
+    /// It is alive again, as so many round trips have shown: what was lost before does not count, nor what waited in the kernel
+    /// until it was.
+    pub fn renew(&mut self, rounds: usize) {
+        (self.lost, self.rtt) = (0, self.recent.iter().rev().take(rounds).min().copied());
     }
 
     /// The round trip, smoothed as TCP does it (RFC 6298 2.3).

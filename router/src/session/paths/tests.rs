@@ -73,6 +73,23 @@ fn a_few_lost_probes_move_nobody_to_a_stream() {
 }
 
 #[test]
+fn a_question_that_waited_for_the_link_holds_no_path_back() {
+    let [relay, stream] = [Path::Relay(super::super::HostId([7; 8])), Path::Tcp(super::super::StreamId(1))];
+    let mut paths = Paths::default();
+    paths.list(Duration::ZERO, [relay, stream, path(1)].into_iter());
+    paths.take(Duration::ZERO, relay);
+    // The kernel sends it when it has found the neighbour's hardware address.
+    let late = 1800 * MS;
+    echo(&mut paths, Duration::ZERO, path(1), late);
+    for n in 0..=PROOFS {
+        [relay, stream, path(1)].into_iter().for_each(|path| echo(&mut paths, late + 10 * MS * n, path, MS));
+    }
+    assert_eq!(paths.better(2 * late, true), Some(path(1)), "and not the stream");
+    paths.take(2 * late, stream);
+    assert_eq!(paths.better(2 * late + MS, true), Some(path(1)), "nor is it left on the stream");
+}
+
+#[test]
 fn what_waits_on_a_busy_host_moves_nobody() {
     let busy = |n: u32| 5 * MS + n.wrapping_mul(2_654_435_761) % 97 * MS;
     assert_eq!(stays(busy, |n| busy(n + 7)), 600);
