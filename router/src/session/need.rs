@@ -87,11 +87,8 @@ impl Sessions {
             self.with_peer(now, actions, host, |peer, scene| {
                 if keep && !peer.need.holds(now) {
                     peer.begin(scene, relays);
-                } else if !keep {
+                } else if !keep && peer.connections.iter().any(|c| c.stage != Stage::Dialling) {
                     peer.need.linger(now);
-                    if peer.connections.is_empty() {
-                        peer.need.until = now;
-                    }
                 }
                 peer.need.kept = keep;
             });
