@@ -12,10 +12,17 @@ use super::Limits;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What was passed over, or has enough neighbours itself, is tried again after this.
 const PASSED_OVER: Duration = Duration::from_secs(60);
-/// An unreachable host is tried so often.
+/// How often it is looked whether another is to be chosen.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// An unreachable host is tried so often,
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// The link of one that was tried is kept for so long, to exchange what each has missed.
-const TRY_FOR: Duration = Duration::from_secs(10);
+/// unless more than so many others do as well: where halves meet, some links between them are enough.
+const TRY_TOGETHER: usize = 64;
+/// It is given up after this, or when somebody else has reached it.
+const TRY_FOR: Duration = Duration::from_secs(4);
+/// When halves have met every host has better choices among those that it finds: it moves to them within so long. The links that
+/// have joined the halves stay for that time.
+const RETURN_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// How a member is, as the choice must know it.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +43,11 @@ pub(super) struct Choice {
     /// Chosen, no link yet.
     awaited: BTreeMap<HostId, Duration>,
     passed_over: BTreeMap<HostId, Duration>,
+    /// Found again; chosen before the others from then on.
+    returning: BTreeMap<HostId, Duration>,
     tried: BTreeMap<HostId, Duration>,
     next_try: Duration,
+    next_look: Duration,
 }
 
 impl Choice {
@@ -47,8 +57,10 @@ impl Choice {
             order: Vec::new(),
             awaited: BTreeMap::new(),
             passed_over: BTreeMap::new(),
+            returning: BTreeMap::new(),
             tried: BTreeMap::new(),
             next_try: PATIENCE,
+            next_look: Duration::ZERO,
         }
     }
 
@@ -59,6 +71,7 @@ impl Choice {
         self.order.sort_unstable();
         self.awaited.retain(|h, _| members.contains(h));
         self.passed_over.retain(|h, _| members.contains(h));
+        self.returning.retain(|h, _| members.contains(h));
         self.tried.retain(|h, _| members.contains(h));
     }
 
@@ -67,9 +80,15 @@ impl Choice {
         self.passed_over.insert(host, now + PASSED_OVER);
     }
 
-    /// A way to it was found: it may be chosen at once.
-    pub(super) fn found(&mut self, host: HostId) {
-        self.passed_over.remove(&host);
+    /// A way to it was found. `random` is fresh.
+    pub(super) fn found(&mut self, now: Duration, random: u64, host: HostId) {
+        if self.passed_over.remove(&host).is_some() {
+            let part = u32::from(random.to_be_bytes()[0]);
+            self.returning.insert(host, now + RETURN_WITHIN * part / 255);
+        }
+        if let Some(until) = self.tried.get_mut(&host) {
+            *until = now + RETURN_WITHIN;
+        }
     }
 
     /// Whom to keep a link with. `random` is fresh for each call; so many members are reachable.
@@ -85,9 +104,14 @@ impl Choice {
             return self.order.iter().map(|(_, h)| *h).collect();
         }
         self.passed_over.retain(|_, until| *until > now);
+        self.returning.retain(|_, at| *at > now);
+        self.next_look = now + LOOK_EVERY;
         self.try_one(now, random, reachable, &standing);
         let mut chosen = BTreeSet::new();
-        for (_, host) in &self.order {
+        let (order, returning) = (&self.order, &self.returning);
+        let early = order.iter().filter(|(_, host)| !returning.contains_key(host));
+        let late = order.iter().filter(|(_, host)| returning.contains_key(host));
+        for (_, host) in early.chain(late) {
             if chosen.len() >= limits.choices {
                 break;
             }
@@ -111,7 +135,7 @@ impl Choice {
 
     /// When [`Self::choose`] may choose otherwise.
     pub(super) fn next(&self, limits: &Limits) -> Option<Duration> {
-        (!self.everybody(limits)).then_some(self.next_try)
+        (!self.everybody(limits)).then_some(self.next_look)
     }
 
     /// How many to gossip with at most.
@@ -130,28 +154,26 @@ impl Choice {
         reachable: usize,
         standing: &impl Fn(HostId) -> Standing,
     ) {
-        self.tried.retain(|_, until| *until > now);
+        self.tried.retain(|host, until| {
+            let is = standing(*host);
+            *until > now && (is.up || !is.reachable)
+        });
         if now < self.next_try {
             return;
         }
-        self.next_try = now + TRY_EVERY;
+        let others = u32::try_from(reachable / TRY_TOGETHER).unwrap_or(u32::MAX);
+        self.next_try = now + TRY_EVERY * others.max(1);
         if reachable >= self.order.len() {
             return;
-        }
-        let lost = |host: HostId| {
-            let is = standing(host);
-            !is.reachable && is.dialable
-        };
-        // Half as many as there are seconds for each: the rest has come up, or nobody is there.
-        let unanswered = self.tried.keys().filter(|h| lost(**h)).count();
-        let oldest = self.tried.iter().filter(|(h, _)| lost(**h)).min_by_key(|(_, until)| **until);
-        if let Some(host) = oldest.map(|(h, _)| *h).filter(|_| unanswered >= 4) {
-            self.tried.remove(&host);
         }
         let (len, tried) = (self.order.len(), &self.tried);
         let first =
             random.checked_rem(len as u64).and_then(|at| usize::try_from(at).ok()).unwrap_or_default();
         let mut others = self.order.iter().cycle().skip(first).take(len).map(|(_, h)| *h);
+        let lost = |host: HostId| {
+            let is = standing(host);
+            !is.reachable && is.dialable
+        };
         if let Some(host) = others.find(|h| lost(*h) && !tried.contains_key(h)) {
             self.tried.insert(host, now + TRY_FOR);
         }
@@ -229,5 +251,58 @@ mod tests {
         }
         assert!(kept >= 40, "another has its place: {kept}");
         assert!(dialled >= 40, "the only unreachable one is always tried: {dialled}");
+    }
+
+    #[test]
+    fn who_comes_back_is_chosen_again_little_by_little() {
+        let mut choice = Choice::new(host(0));
+        choice.set_members(&members(100));
+        let best = choice.choose(Duration::ZERO, &LIMITS, 0, 98, |_| UP);
+        let lost: Vec<HostId> = best.iter().take(2).copied().collect();
+        let apart = |h: HostId| if lost.contains(&h) { AWAY } else { UP };
+        let mut second = 0;
+        let mut look = |choice: &mut Choice, standing: &dyn Fn(HostId) -> Standing| {
+            second += 1;
+            let now = Duration::from_secs(second);
+            (now, choice.choose(now, &LIMITS, second, 96, standing))
+        };
+        (0..30).for_each(|_| drop(look(&mut choice, &apart)));
+        let (now, _) = look(&mut choice, &apart);
+        for (n, host) in lost.iter().enumerate() {
+            choice.found(now, (n as u64 + 1) << 62, *host);
+        }
+        let met = |h: HostId| Standing { up: !lost.contains(&h), ..UP };
+        let (_, chosen) = look(&mut choice, &met);
+        assert!(chosen.is_disjoint(&lost.iter().copied().collect()), "nobody moves at once");
+        let mut moved: BTreeMap<HostId, Duration> = BTreeMap::new();
+        while moved.len() < 2 {
+            let (now, chosen) = look(&mut choice, &met);
+            lost.iter().filter(|h| chosen.contains(h)).for_each(|h| drop(moved.entry(*h).or_insert(now)));
+            assert!(now < Duration::from_secs(400), "but in the end");
+        }
+        let [first, second] = [moved[&lost[0]], moved[&lost[1]]];
+        assert!(first + Duration::from_secs(60) < second, "{moved:?}");
+    }
+
+    #[test]
+    fn a_try_that_joins_halves_is_kept_and_one_that_somebody_else_was_quicker_with_is_not() {
+        for (joins, now) in [(true, UP), (false, Standing { up: false, ..UP })] {
+            let mut choice = Choice::new(host(0));
+            choice.set_members(&members(100));
+            let lost: BTreeSet<HostId> = members(100).into_iter().skip(50).collect();
+            let apart = |h: HostId| if lost.contains(&h) { AWAY } else { UP };
+            let mut second = 10;
+            let mut chosen = BTreeSet::new();
+            while choice.tried.is_empty() {
+                second += 1;
+                chosen = choice.choose(Duration::from_secs(second), &LIMITS, second, 49, apart);
+            }
+            let tried = *choice.tried.keys().next().unwrap();
+            assert!(chosen.contains(&tried));
+            lost.iter().for_each(|h| choice.found(Duration::from_secs(second), second, *h));
+            let met = |h: HostId| if h == tried { now } else { UP };
+            let later = choice.choose(Duration::from_secs(second + 60), &LIMITS, second, 99, met);
+            assert_eq!(later.contains(&tried), joins);
+        }
     }
 }

@@ -277,8 +277,10 @@ impl Mesh {
         if ways == self.ways {
             return;
         }
-        for host in ways.keys().filter(|h| !self.ways.contains_key(h)) {
-            self.choice.found(*host);
+        let found: Vec<HostId> = ways.keys().filter(|h| !self.ways.contains_key(h)).copied().collect();
+        for host in found {
+            let random = self.draw();
+            self.choice.found(now, random, host);
             self.choose_at = Some(now);
         }
         let (before, after) = (routes(&self.ways), routes(&ways));
