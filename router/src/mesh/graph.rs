@@ -28,7 +28,10 @@ pub fn routes(ways: &BTreeMap<HostId, HostId>) -> BTreeMap<HostId, HostId> {
 #[derive(Debug)]
 pub(super) struct Graph {
     hosts: Vec<HostId>,
-    links: Vec<Vec<Link>>,
+    /// Those of one host after those of the other: it is built anew with every link in a mesh of a thousand.
+    links: Vec<Link>,
+    /// Where those of each host begin, and where the last ones end.
+    starts: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +48,7 @@ impl Graph {
         let members = facts.records().filter(|(host, _)| roster.member(*host).is_some());
         let (hosts, claims): (Vec<HostId>, Vec<&[Claim]>) =
             members.map(|(host, said)| (host, &said.links[..])).unzip();
-        let mut links = vec![Vec::new(); hosts.len()];
+        let mut pairs: Vec<(usize, Link)> = Vec::new();
         for (at, host) in hosts.iter().enumerate() {
             for claim in claims[at].iter().filter(|c| c.host > *host) {
                 let Ok(to) = hosts.binary_search(&claim.host) else { continue };
@@ -57,11 +60,32 @@ impl Graph {
                 let chance = 1 + mix(number(*host) ^ mix(number(claim.host))) % SPREAD;
                 let rtt = if rtt_us == 0 { UNMEASURED_US } else { rtt_us.into() };
                 let weight = (HOP_US + rtt) * chance;
-                links[at].push(Link { to, cost, weight });
-                links[to].push(Link { to: at, cost, weight });
+                pairs.push((at, Link { to, cost, weight }));
             }
         }
-        Self { hosts, links }
+        let mut starts = vec![0; hosts.len() + 1];
+        for (at, link) in &pairs {
+            starts[*at + 1] += 1;
+            starts[link.to + 1] += 1;
+        }
+        for at in 0..hosts.len() {
+            starts[at + 1] += starts[at];
+        }
+        let mut links = vec![Link { to: 0, cost: 0, weight: 0 }; 2 * pairs.len()];
+        let mut free = starts.clone();
+        let mut put = |at: usize, link: Link| {
+            links[free[at]] = link;
+            free[at] += 1;
+        };
+        for (at, link) in pairs {
+            put(at, link);
+            put(link.to, Link { to: at, ..link });
+        }
+        Self { hosts, links, starts }
+    }
+
+    fn links_of(&self, at: usize) -> &[Link] {
+        &self.links[self.starts[at]..self.starts[at + 1]]
     }
 
     /// Every member that can be reached, and the first hop of the best way there: by round trips, lossy links counted longer
@@ -93,13 +117,14 @@ impl Graph {
                 continue;
             }
             hops[at].get_or_insert(hop);
-            for link in self.links[at].iter().filter(|link| !settled[link.to]) {
+            for link in self.links_of(at).iter().filter(|link| !settled[link.to]) {
                 queue.push(Reverse((far + link.cost, hop, link.to)));
             }
         }
-        let found = self.hosts.iter().zip(hops).filter_map(|(host, hop)| Some((*host, hop?)));
-        ways.extend(found);
-        ways
+        let mut found: BTreeMap<HostId, HostId> =
+            self.hosts.iter().zip(hops).filter_map(|(host, hop)| Some((*host, hop?))).collect();
+        found.append(&mut ways);
+        found
     }
 
     /// Our neighbours in the tree of the least weights from a root that everybody in reach finds: the first by a hash. Of our own links
@@ -115,7 +140,7 @@ impl Graph {
         reached[me] = true;
         while let Some(at) = found.get(next).copied() {
             next += 1;
-            for link in self.links[at].iter().filter(|link| open(at, link.to)) {
+            for link in self.links_of(at).iter().filter(|link| open(at, link.to)) {
                 if !std::mem::replace(&mut reached[link.to], true) {
                     found.push(link.to);
                 }
@@ -132,7 +157,7 @@ impl Graph {
             if at != from && (at == me || from == me) {
                 neighbours.insert(self.hosts[if at == me { from } else { at }]);
             }
-            for link in self.links[at].iter().filter(|link| !settled[link.to] && open(at, link.to)) {
+            for link in self.links_of(at).iter().filter(|link| !settled[link.to] && open(at, link.to)) {
                 queue.push(Reverse((far + link.weight, link.to, at)));
             }
         }
