@@ -108,6 +108,18 @@ impl Mesh<'_> {
     }
 }
 
+impl Drop for Mesh<'_> {
+    /// After a panic: what each host made of the others, while the daemons still answer.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for host in self.lab.hosts() {
+                let said = ["hosts", "links"].map(|noun| host.exec(["weft", noun]).stdout);
+                eprintln!("--- {}\n{}", host.name(), said.concat());
+            }
+        }
+    }
+}
+
 /// Where it is joined: its IPv4 address, or the other if a test has taken that away.
 fn address(host: &Host) -> String {
     let v4 = host.addr().to_string();
