@@ -1,5 +1,5 @@
 //! Rotation of the mesh key under traffic: a host that was off meanwhile, another signer, a new host with an old token, a host
-//! that was removed; nobody else is thrown out, and an old key signs nothing.
+//! that was removed; nobody else is thrown out, and an old key signs nothing. A signer that is killed meanwhile has one key or the other.
 
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,37 @@ fn the_mesh_key_is_rotated_under_traffic() {
     eventually("and once more", Duration::from_secs(10), || {
         [h2, h3, h4].iter().all(|host| !signs(host, "h2") && names(host) == ["h1", "h2", "h3", "h5"])
     });
+}
+
+#[test]
+fn a_signer_killed_while_it_rotates_has_one_key_or_the_other() {
+    let Some(lab) = hosts(2) else { return };
+    let mut mesh = Mesh::up(&lab, &[]).unwrap();
+    let [h1, h2] = ["h1", "h2"].map(|name| lab.host(name));
+    let (mut answered, tries) = (0, 24);
+    for kill_after in (1..=tries).map(|n| n * Duration::from_micros(300)) {
+        let said = std::thread::scope(|scope| {
+            let rotate = scope.spawn(|| h1.exec(["weft", "mesh", "key", "rotate"]));
+            std::thread::sleep(kill_after);
+            mesh.daemons()[0].kill9();
+            rotate.join().unwrap()
+        });
+        answered += u32::from(said.ok());
+        assert!(said.ok() || !said.stderr.trim().is_empty(), "{said}");
+        mesh.restart("h1").unwrap();
+        mesh.wait_ready().unwrap();
+        eventually("it signs, and both say so", Duration::from_secs(10), || {
+            [h1, h2].iter().all(|host| signs(host, "h1") && reachable(host, "h1") && reachable(host, "h2"))
+        });
+        h1.run(["weft", "token", "new", "--quiet"]).unwrap();
+        assert!(!h1.exec(["test", "-e", "/var/lib/weft/mesh.next"]).ok(), "nothing half-done is left");
+    }
+    let rotated: Value =
+        serde_json::from_str(&h1.run(["weft", "mesh", "key", "rotate", "--json"]).unwrap()).unwrap();
+    let before = rotated["number"].as_u64().unwrap() - 1;
+    println!("of {tries} rotations {before} had come about, {answered} were answered");
+    assert!(before >= u64::from(answered), "what was answered lasts");
+    eventually("h2 has the last key too", Duration::from_secs(10), || signs(h2, "h1"));
 }
 
 fn sign_too(mesh: &mut Mesh<'_>, h1: &Host, h2: &Host) {
