@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// An unreachable host is tried so often,
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// unless more than so many others do as well: where halves meet, some links between them are enough.
-const TRY_TOGETHER: usize = 64;
+const TRY_TOGETHER: usize = 16;
 /// It is given up after this, or when somebody else has reached it.
 const TRY_FOR: Duration = Duration::from_secs(4);
 /// When halves have met every host has better choices among those that it finds: it moves to them within so long. The links that
@@ -250,7 +250,7 @@ mod tests {
             assert!(others.len() >= 3, "one is awaited");
         }
         assert!(kept >= 40, "another has its place: {kept}");
-        assert!(dialled >= 40, "the only unreachable one is always tried: {dialled}");
+        assert!(dialled >= 30, "the only unreachable one is tried 4 s of 6: {dialled}");
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) const NETWORKS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What hosts send is looked at so long after halves have met, or until they are one.
 const CATCHES_UP: Duration = Duration::from_secs(5);
+/// After halves have met, hosts move to better neighbours for so long.
+const RETURNED: Duration = Duration::from_secs(5 * 60 + 10);
 /// Hosts that say something before the others.
 const FIRST: usize = 40;
 /// Hosts whose tables are looked at.
@@ -71,6 +73,8 @@ pub struct Healed {
     pub most: f64,
     /// What went wrong: facts lost, addresses in use twice. A sentence each.
     pub wrong: Vec<String>,
+    /// When hosts have moved to better neighbours everybody knows the same.
+    pub rests: bool,
 }
 
 impl Big {
@@ -199,9 +203,10 @@ impl Big {
                 reached.get_or_insert(world.now - start);
             }
         }
-        self.until(|world| world.whole())?;
         let wrong = self.wrong();
-        Some(Healed { known: known?, reached: reached?, most, wrong })
+        self.world.run(RETURNED);
+        let rests = self.until(|world| world.whole()).is_some();
+        Some(Healed { known: known?, reached: reached?, most, wrong, rests })
     }
 
     /// What two hosts that were asked disagree on with what is true: facts lost, addresses in use twice; and what the switch would

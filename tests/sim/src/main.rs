@@ -179,6 +179,13 @@ fn main() -> ExitCode {
             let wrong = healed.wrong.len();
             healed.wrong.iter().take(20).for_each(|wrong| println!("{wrong}"));
             table.row("  facts lost, addresses used twice", "0", wrong.to_string(), Some(wrong == 0));
+            let rests = if healed.rests { "yes" } else { "no" };
+            table.row(
+                "  all the same everywhere five minutes later",
+                "yes",
+                rests.into(),
+                Some(healed.rests),
+            );
         }
     }
     let broken = big.world.broken.len();

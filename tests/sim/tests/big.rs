@@ -33,5 +33,6 @@ fn sixty_hosts_say_little_hear_soon_and_heal() {
     assert!(healed.known.max(healed.reached) <= HEALED, "{healed:?}");
     assert!(healed.most <= CATCH_UP, "{healed:?}");
     assert!(healed.wrong.is_empty(), "{:?}", healed.wrong);
+    assert!(healed.rests, "{healed:?}");
     assert!(big.world.broken.is_empty(), "{:?}", big.world.broken);
 }
