@@ -42,6 +42,7 @@ pub(super) struct Choice {
     order: Vec<(u64, HostId)>,
     /// Chosen, no link yet.
     awaited: BTreeMap<HostId, Duration>,
+    /// Until when; after that it takes nobody's place before it has a link.
     passed_over: BTreeMap<HostId, Duration>,
     /// Found again; chosen before the others from then on.
     returning: BTreeMap<HostId, Duration>,
@@ -103,30 +104,38 @@ impl Choice {
         if self.everybody(limits) {
             return self.order.iter().map(|(_, h)| *h).collect();
         }
-        self.passed_over.retain(|_, until| *until > now);
         self.returning.retain(|_, at| *at > now);
         self.next_look = now + LOOK_EVERY;
         self.try_one(now, random, reachable, &standing);
-        let mut chosen = BTreeSet::new();
+        let (mut chosen, mut places, mut again) = (BTreeSet::new(), 0, 0);
         let (order, returning) = (&self.order, &self.returning);
         let early = order.iter().filter(|(_, host)| !returning.contains_key(host));
         let late = order.iter().filter(|(_, host)| returning.contains_key(host));
         for (_, host) in early.chain(late) {
-            if chosen.len() >= limits.choices {
+            if places >= limits.choices {
                 break;
             }
             let is = standing(*host);
-            if self.passed_over.contains_key(host) || !(is.up || is.dialable || is.reachable) {
+            let passed_over = self.passed_over.get(host).copied();
+            let is_again = passed_over.is_some() && !is.up;
+            let waits = passed_over > Some(now) || (is_again && again >= limits.choices);
+            if waits || !(is.up || is.dialable || is.reachable) {
                 continue;
             }
             if is.up {
                 self.awaited.remove(host);
+                self.passed_over.remove(host);
             } else if *self.awaited.entry(*host).or_insert(now) + PATIENCE <= now {
                 self.awaited.remove(host);
                 self.passed_over.insert(*host, now + PASSED_OVER);
                 continue;
             }
             chosen.insert(*host);
+            if is_again {
+                again += 1;
+            } else {
+                places += 1;
+            }
         }
         self.awaited.retain(|host, _| chosen.contains(host));
         chosen.extend(self.tried.keys());
@@ -251,6 +260,30 @@ mod tests {
         }
         assert!(kept >= 40, "another has its place: {kept}");
         assert!(dialled >= 30, "the only unreachable one is tried 4 s of 6: {dialled}");
+    }
+
+    #[test]
+    fn who_is_awaited_again_takes_nobodys_place() {
+        let mut choice = Choice::new(host(0));
+        choice.set_members(&members(100));
+        let lost: BTreeSet<HostId> = choice.order.iter().take(20).map(|(_, host)| *host).collect();
+        let apart = |h: HostId| if lost.contains(&h) { AWAY } else { UP };
+        let mut look = |second: u64| {
+            let chosen = choice.choose(Duration::from_secs(second), &LIMITS, second, 79, apart);
+            let (again, kept): (BTreeSet<_>, BTreeSet<_>) =
+                chosen.into_iter().partition(|h| lost.contains(h));
+            (again.len(), kept)
+        };
+        (0..30).for_each(|second| drop(look(second)));
+        let (_, kept) = look(30);
+        assert_eq!(kept.len(), 4);
+        let mut most = 0;
+        for second in 31..300 {
+            let (again, still) = look(second);
+            assert_eq!(still, kept, "nobody is left for somebody who does not answer");
+            most = most.max(again);
+        }
+        assert!((4..=5).contains(&most), "{most}; four, and one that is tried");
     }
 
     #[test]
